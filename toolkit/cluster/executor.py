@@ -1,0 +1,64 @@
+"""Submitting a stage through submitit and waiting for it. The only module that knows which executor a site has."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from toolkit.cluster.job import run_stage
+from toolkit.errors import StageFailed
+from toolkit.recipe import Recipe
+
+_POLL_S = 0.2
+_YEAR_MIN = 525_600
+
+
+class LocalExecutor:
+    """submitit's local executor: each stage is a process of its own on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        import submitit
+
+        self._executor = submitit.LocalExecutor(folder=folder)
+        self._executor.update_parameters(timeout_min=_YEAR_MIN)
+
+    def submit(self, run: Path, ident: str) -> Any:
+        return self._executor.submit(run_stage, str(run), ident)
+
+
+def executor(recipe: Recipe, folder: Path) -> LocalExecutor:
+    """The executor that the recipe's cluster names."""
+    if recipe.cluster.executor != "local":
+        raise StageFailed(
+            f"the executor '{recipe.cluster.executor}' cannot submit yet",
+            where=f"cluster={recipe.cluster.name}",
+            do="use --dry-run to see the plan, or cluster=local to run on this machine",
+        )
+    return LocalExecutor(folder)
+
+
+def wait(job: Any, tick: Callable[[], None]) -> dict[str, Any]:
+    """Wait for a job, calling `tick` now and then; returns what `run_stage` did. Ctrl-C ends the job, then passes on."""
+    try:
+        while not job.done(force_check=True):
+            tick()
+            time.sleep(_POLL_S)
+    except BaseException:
+        end(job)
+        raise
+    error = job.exception()
+    if error is None:
+        answer: dict[str, Any] = job.result()
+        return answer
+    raise StageFailed("the job ended without an answer", why=str(error).strip().splitlines()[-1], where=job.paths.stderr)
+
+
+def end(job: Any) -> None:
+    """End a local job: its entry ends the ranks."""
+    process = getattr(job, "_process", None)
+    if process is not None and process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait()

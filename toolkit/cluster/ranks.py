@@ -1,0 +1,101 @@
+"""A stage's processes on one node, as torch.distributed expects them: started together, ended together.
+
+Decides environment, logs and signals of the ranks; what they compute is the payload's. A rank that dies takes the others down at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from toolkit.progress import ENV as PROGRESS
+
+_POLL_S = 0.1
+_GRACE_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+def run_ranks(command: Sequence[str], *, processes: int, folder: Path, threads: int | None = None) -> int:
+    """Run `command` in `processes` ranks; returns 0, or the first failing rank's exit code (128 + signal when killed).
+
+    Rank 0 writes `folder/log` and `folder/progress.json`, rank N `folder/rank-N.log`. SIGTERM and SIGINT end all ranks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ranks: list[subprocess.Popen[bytes]] = []
+    caught: list[int] = []
+
+    def stop(signum: int, _: FrameType | None) -> None:
+        caught.append(signum)
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        port = _free_port()
+        for rank in range(processes):
+            ranks.append(_start(command, rank, processes, port, folder, threads))
+        while not caught:
+            codes = [p.poll() for p in ranks]
+            failed = [c for c in codes if c not in (None, 0)]
+            if failed:
+                return failed[0] if failed[0] > 0 else 128 - failed[0]
+            if all(c == 0 for c in codes):
+                return 0
+            time.sleep(_POLL_S)
+        return 128 + caught[0]
+    finally:
+        _end(ranks)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _start(command: Sequence[str], rank: int, world: int, port: int, folder: Path, threads: int | None) -> subprocess.Popen[bytes]:
+    env = dict(os.environ)
+    env.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), NODE_RANK="0")
+    env.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), PYTHONUNBUFFERED="1", CUDA_DEVICE_MAX_CONNECTIONS="1")
+    if threads is not None:
+        env["OMP_NUM_THREADS"] = str(threads)
+    env.pop(PROGRESS, None)
+    if rank == 0:
+        env[PROGRESS] = str(folder / "progress.json")
+    with open(folder / ("log" if rank == 0 else f"rank-{rank}.log"), "ab") as log:
+        return subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, preexec_fn=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that no rank outlives a killed launcher."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    alive = [p for p in ranks if p.poll() is None]
+    for p in alive:
+        _signal_group(p, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_S
+    for p in alive:
+        try:
+            p.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            pass
+        _signal_group(p, signal.SIGKILL)  # also what the rank itself started, such as checkpoint writers
+        p.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
+    try:
+        os.killpg(process.pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

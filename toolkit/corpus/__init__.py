@@ -1,0 +1,11 @@
+"""From sources to a clean corpus: documents read, filtered by licence, split by hash, every loss counted.
+
+Decides what enters `train.jsonl` and `valid.jsonl`; leaves tokens to `shards`. `toolkit.corpus.world` invents text.
+"""
+
+from __future__ import annotations
+
+from toolkit.corpus.builder import CorpusReport, Source, build
+from toolkit.corpus.document import BadRow, Document
+
+__all__ = ["BadRow", "CorpusReport", "Document", "Source", "build"]

@@ -1,0 +1,99 @@
+"""The errors a user can cause, one class per cause, each with its exit code. Anything else is a defect and keeps its traceback.
+
+Decides how an error reads (what, where, why, what to do); leaves to the verbs how it is shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ToolkitError(Exception):
+    """One paragraph for the user: what happened, where, why, and what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = "", why: str = "", do: str = "") -> None:
+        self.what, self.where, self.why, self.do = what, str(where), why, do
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        parts = [part if part.endswith(("?", "!")) else part.rstrip(". ") + "." for part in (head, self.why, self.do) if part]
+        return " ".join(part[:1].upper() + part[1:] if i else part for i, part in enumerate(parts))
+
+    def as_dict(self) -> dict[str, object]:
+        fields = {name: getattr(self, name) for name in ("what", "where", "why", "do")}
+        return {"error": type(self).__name__, **fields, "exit_code": self.exit_code}
+
+
+class UsageError(ToolkitError):
+    """A command line that cannot be understood."""
+
+    exit_code = 2
+
+
+class RecipeError(ToolkitError):
+    """A recipe with an unknown key, a wrong type or an impossible combination."""
+
+    exit_code = 2
+
+
+class PlanRefused(ToolkitError):
+    """The plan shows that the run cannot work as asked."""
+
+    exit_code = 3
+
+
+class PreflightFailed(ToolkitError):
+    """A node or its fabric is not fit for the job."""
+
+    exit_code = 4
+
+
+class GateFailed(ToolkitError):
+    """Scores got worse than the gate allows."""
+
+    exit_code = 5
+
+
+class DataError(ToolkitError):
+    """Input text, a benchmark file or a tokenizer that is missing, empty, damaged or of the wrong form."""
+
+
+class ShardError(ToolkitError):
+    """A `.bin/.idx` pair that is missing, truncated or inconsistent."""
+
+
+class CheckpointError(ToolkitError):
+    """A checkpoint or HF model that is missing, incomplete or of another shape."""
+
+
+class DiskFull(ToolkitError):
+    """The file system has no room; nothing half written was left in place."""
+
+
+class RunBusy(ToolkitError):
+    """Another process works on this run."""
+
+
+class RunError(ToolkitError):
+    """A run folder that is missing or damaged."""
+
+
+class StageFailed(ToolkitError):
+    """A stage's job ended without its results."""
+
+
+class MissingPackage(ToolkitError):
+    """A package of an extra is not installed where it is needed."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The hint for a misspelt name: the nearest valid one, or all of them when none is near."""
+    names = sorted(set(valid))
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"valid: {', '.join(names)}" if names else ""

@@ -1,0 +1,123 @@
+"""Files that appear whole or not at all, and their hashes. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from toolkit.errors import DiskFull
+
+_CHUNK = 1 << 20
+
+
+def _part_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or quota into `DiskFull`; every other error passes."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                "no space left while writing",
+                where=path,
+                why="what was written so far has been removed",
+                do="free space or choose another folder, then run the same command again",
+            ) from err
+        raise
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a part file beside `path`; it takes the name only when the block ends well (and is on disk).
+
+    Raises `DiskFull`; on any error, Ctrl-C included, what was at `path` before is still there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_name(path)
+    try:
+        with disk_errors(path):
+            with open(part, mode, encoding=None if "b" in mode else "utf-8") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Fill a part folder beside `path`; it replaces `path` only when the block ends well. Raises `DiskFull`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_name(path)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        with disk_errors(path):
+            yield part
+            if path.exists():
+                old = path.with_name(f".{path.name}.{os.getpid()}.old")
+                os.replace(path, old)
+                os.replace(part, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_write(path) as handle:
+        handle.write(text)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False, default=str) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256_file(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file, or of the sorted (relative name, SHA-256) list of a folder's files."""
+    path = Path(path)
+    if path.is_file():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def stat_fingerprint(path: str | Path) -> str:
+    """SHA-256 of names, sizes and times of a file or folder: cheap, for inputs too large to read twice; `absent` if missing."""
+    path = Path(path)
+    if not path.exists():
+        return "absent"
+    digest = hashlib.sha256()
+    for file in sorted(p for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file()):
+        stat = file.stat()
+        digest.update(f"{file.relative_to(path).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,55 @@
+"""The plan as text: the run's layout, its stages, and the values that matter with the file or argument each comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toolkit.plan.layout import layout
+from toolkit.plan.stages import steps
+from toolkit.recipe.compose import Composed
+
+_SHOWN = (
+    "model.name model.base model.layers model.hidden model.heads model.kv_heads parallel.tp parallel.pp parallel.cp parallel.sequence parallel.recompute "
+    "parallel.distributed_optimizer train.steps train.decay_steps train.warmup_steps train.seq_length train.micro_batch train.global_batch train.lr train.min_lr "
+    "train.beta1 train.beta2 train.eps train.weight_decay train.clip_grad train.precision train.save_every train.seed "
+    "data.append_eod data.reset_attention cluster.name cluster.nodes cluster.devices_per_node runs"
+).split()
+
+
+def plan_text(composed: Composed, missing: Sequence[tuple[str, str]]) -> str:
+    recipe, facts = composed.recipe, layout(composed.recipe)
+    unit = "GPUs" if recipe.cluster.device == "gpu" else "processes"
+    lines = [
+        f"{recipe.name}: {recipe.title}",
+        "",
+        f"  {facts.world:,} {unit} on {facts.nodes} node(s)   tp {facts.tp}  pp {facts.pp}  cp {facts.cp}  dp {facts.dp}   {facts.layers_per_stage} layers a stage",
+        f"  {facts.parameters:,} parameters   vocabulary {facts.vocab:,} padded to {facts.vocab_padded:,}",
+        f"  {recipe.train.steps:,} steps   {facts.tokens_per_step:,} tokens a step   {facts.micro_batches} micro-batches a step   {facts.total_tokens / 1e9:,.2f}B tokens",
+        "",
+        "stages",
+    ]
+    for number, step in enumerate(steps(recipe), 1):
+        ranks = f"{step.processes} processes" if step.processes > 1 else "1 process"
+        lines.append(f"  {number:>2} {step.id:<16} {ranks:<14} {step.what}")
+    lines += ["", "values                                                  from"]
+    lines += [f"  {key:<31} {_show(_get(recipe, key)):<22} {composed.where(key)}" for key in _SHOWN]
+    shown = set(_SHOWN)
+    lines += [f"  {key:<31} {_show(_get(recipe, key)):<22} {where}" for key, where in composed.origin.items() if where == "command line" and key not in shown]
+    if missing:
+        lines += ["", "to be stated before it can run"] + [f"  {key:<31} {why}" for key, why in missing]
+    return "\n".join(lines)
+
+
+def _get(recipe: object, key: str) -> object:
+    value = recipe
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+    return value
+
+
+def _show(value: object) -> str:
+    if isinstance(value, float) and (abs(value) < 1e-3 or abs(value) >= 1e6) and value:
+        return f"{value:.10g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value is None else str(value)

@@ -1,0 +1,80 @@
+"""Progress of long work: a bar on a terminal, plain greppable lines elsewhere, and a file that another process can watch.
+
+`TOOLKIT_PROGRESS` names that file; it holds the latest state as JSON and is replaced atomically. Units are the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolkit import files
+
+ENV = "TOOLKIT_PROGRESS"
+_LINE_EVERY_S = 10.0
+_FILE_EVERY_S = 0.5
+
+
+class Progress:
+    """Counts `done` of `total` `unit`s; `note` is a short free text such as the latest loss."""
+
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
+        self.label, self.total, self.unit, self.done, self.note = label, total, unit, 0, ""
+        self._start = time.monotonic()
+        self._last_line = self._last_file = self._start
+        self._file = Path(os.environ[ENV]) if os.environ.get(ENV) else None
+        self._bar = None
+        if sys.stderr.isatty() and self._file is None:
+            from rich.console import Console
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(label, total=total)
+            self._bar.start()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.at(self.done + amount, note)
+
+    def at(self, done: int, note: str = "") -> None:
+        self.done, self.note = done, note or self.note
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=f"{self.label} {self.note}")
+        elif now - self._last_line >= _LINE_EVERY_S:
+            self._last_line = now
+            print(self.line(), file=sys.stderr, flush=True)
+        if self._file is not None and now - self._last_file >= _FILE_EVERY_S:
+            self._last_file = now
+            self.write()
+
+    def line(self) -> str:
+        elapsed = time.monotonic() - self._start
+        rate = self.done / elapsed if elapsed > 0 else 0.0
+        of = f"/{self.total}" if self.total else ""
+        left = f" eta={(self.total - self.done) / rate:.0f}s" if self.total and rate > 0 else ""
+        note = f" {self.note}" if self.note else ""
+        return f"progress {self.label} {self.done}{of} {self.unit} {rate:.1f}/s{left}{note}"
+
+    def write(self) -> None:
+        if self._file is not None:
+            state = {"label": self.label, "done": self.done, "total": self.total, "unit": self.unit, "note": self.note}
+            files.write_json(self._file, {**state, "elapsed_s": round(time.monotonic() - self._start, 2)})
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self.write()
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int | None = None, unit: str = "items") -> Iterator[Progress]:
+    """`with progress("shards", total=n, unit="docs") as p: p.advance()`."""
+    bar = Progress(label, total, unit)
+    try:
+        yield bar
+    finally:
+        bar.close()

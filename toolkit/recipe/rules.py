@@ -1,0 +1,104 @@
+"""The rules between a recipe's values: what must divide what, what cannot be combined. Each refusal names keys and values.
+
+Decides only what is impossible; what is unwise or does not fit in memory is the plan's to say.
+"""
+
+from __future__ import annotations
+
+from toolkit.errors import RecipeError, nearest
+from toolkit.recipe.schema import STAGES, Recipe, Train
+
+EXTRA_TOKENS = {"meditron": 17, "none": 0}
+TRAINING_STAGES = ("pretrain", "finetune")
+
+
+def check(recipe: Recipe, where: str = "") -> None:
+    """Raise `RecipeError` for the first rule that does not hold."""
+    for stage in recipe.stages:
+        if stage not in STAGES:
+            raise RecipeError(f"unknown stage '{stage}' in stages", where=where, do=nearest(stage, STAGES))
+    if not recipe.stages:
+        raise RecipeError("'stages' is empty", where=where, do="name at least one stage")
+    _positive(recipe, where)
+    _layout(recipe, where)
+    _train(recipe.train, where)
+    _stages(recipe, where)
+
+
+def _need(ok: bool, what: str, where: str, do: str = "") -> None:
+    if not ok:
+        raise RecipeError(what, where=where, do=do)
+
+
+def _positive(recipe: Recipe, where: str) -> None:
+    counts = {
+        "model": ("layers", "hidden", "ffn", "heads", "kv_heads", "base_vocab", "max_positions"),
+        "parallel": ("tp", "pp", "cp", "vp"),
+        "train": ("steps", "seq_length", "micro_batch", "global_batch", "save_every", "keep", "valid_every"),
+        "finetune": ("epochs", "steps", "micro_batch", "global_batch", "seq_length", "save_every", "valid_every"),
+        "cluster": ("nodes", "devices_per_node", "time_limit_min"),
+    }
+    for section, names in counts.items():
+        part = getattr(recipe, section)
+        for name in names if part is not None else ():
+            value = getattr(part, name)
+            _need(value is None or value >= 1, f"{section}.{name} is {value}", where, "give 1 or more")
+
+
+def _layout(recipe: Recipe, where: str) -> None:
+    model, par, train = recipe.model, recipe.parallel, recipe.train
+    _need(model.hidden % model.heads == 0, f"model.heads={model.heads} does not divide model.hidden={model.hidden}", where)
+    _need(model.heads % model.kv_heads == 0, f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}", where)
+    _need(model.heads % par.tp == 0, f"parallel.tp={par.tp} does not divide model.heads={model.heads}", where)
+    _need(model.kv_heads % par.tp == 0, f"parallel.tp={par.tp} does not divide model.kv_heads={model.kv_heads} (KV groups)", where)
+    _need(model.ffn % par.tp == 0, f"parallel.tp={par.tp} does not divide model.ffn={model.ffn}", where)
+    stages = par.pp * (par.vp or 1)
+    _need(model.layers % stages == 0, f"parallel.pp={par.pp} x vp={par.vp or 1} does not divide model.layers={model.layers}", where)
+    _need(par.vp is None or par.pp > 1, f"parallel.vp={par.vp} needs parallel.pp above 1", where)
+    _need(not par.sequence or par.tp > 1, "parallel.sequence=true needs parallel.tp above 1", where)
+    _need(train.seq_length % (2 * par.cp if par.cp > 1 else 1) == 0, f"parallel.cp={par.cp} x 2 does not divide train.seq_length", where)
+    _need(not par.sequence or train.seq_length % par.tp == 0, f"parallel.tp={par.tp} does not divide train.seq_length={train.seq_length}", where)
+    devices, per_model = recipe.cluster.nodes * recipe.cluster.devices_per_node, par.tp * par.pp * par.cp
+    _need(
+        devices % per_model == 0,
+        f"tp x pp x cp = {per_model} does not divide the cluster's {devices} devices",
+        where,
+        f"set cluster.nodes and cluster.devices_per_node (now {recipe.cluster.nodes} x {recipe.cluster.devices_per_node}) to a multiple",
+    )
+    _batch("train", train.micro_batch, train.global_batch, devices // per_model, where)
+    if recipe.finetune is not None:
+        _batch("finetune", recipe.finetune.micro_batch, recipe.finetune.global_batch, devices // per_model, where)
+    for name, length in (("train", train.seq_length), ("finetune", recipe.finetune.seq_length if recipe.finetune else 0)):
+        _need(length <= model.max_positions, f"{name}.seq_length={length} is above model.max_positions={model.max_positions}", where)
+
+
+def _batch(section: str, micro: int, total: int, dp: int, where: str) -> None:
+    _need(
+        total % (micro * dp) == 0,
+        f"{section}.global_batch={total} is not a multiple of {section}.micro_batch={micro} x dp={dp} = {micro * dp}",
+        where,
+        f"nearest: {max(1, round(total / (micro * dp))) * micro * dp}",
+    )
+
+
+def _train(train: Train, where: str) -> None:
+    _need(train.lr > 0, f"train.lr={train.lr} must be above 0", where)
+    _need(0 <= train.min_lr <= train.lr, f"train.min_lr={train.min_lr} must lie between 0 and train.lr={train.lr}", where)
+    horizon = train.decay_steps if train.decay_steps is not None else train.steps
+    _need(horizon >= train.steps, f"train.decay_steps={horizon} is below train.steps={train.steps}", where)
+    _need(0 <= train.warmup_steps < horizon, f"train.warmup_steps={train.warmup_steps} must lie between 0 and {horizon - 1}", where)
+    _need(train.seed >= 1, f"train.seed={train.seed} must be 1 or more", where)
+    for name in ("beta1", "beta2"):
+        _need(0 <= getattr(train, name) < 1, f"train.{name}={getattr(train, name)} must be at least 0 and below 1", where)
+
+
+def _stages(recipe: Recipe, where: str) -> None:
+    _need("finetune" not in recipe.stages or recipe.finetune is not None, "stage finetune needs a 'finetune' section", where)
+    seen: set[str] = set()
+    for stage in recipe.stages:
+        _need(stage == "export" or stage not in seen, f"stage '{stage}' stands twice in stages", where)
+        if stage == "export":
+            _need(bool(seen & {*TRAINING_STAGES}) or recipe.inputs.checkpoint is not None, "export has no training before it", where,
+                  "put pretrain or finetune before it, or give inputs.checkpoint")
+        seen.add(stage)
+    _need(0 <= recipe.corpus.valid_fraction < 1, f"corpus.valid_fraction={recipe.corpus.valid_fraction} must be at least 0 and below 1", where)

@@ -1,0 +1,56 @@
+"""What a run was started with: command, code, packages, machine. Written once; holds no environment variable's value."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("meditron-toolkit", "torch", "nemo-toolkit", "megatron-core", "transformers", "sentencepiece", "submitit", "hydra-core")
+
+
+def manifest(run: str, command: Sequence[str]) -> dict[str, Any]:
+    return {
+        "run": run,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": list(command),
+        "git": _git(Path(__file__).resolve().parents[2]),
+        "versions": versions(),
+        "python": sys.version.split()[0],
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "data": {},
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(root: Path) -> dict[str, Any]:
+    """Commit and uncommitted changes of the toolkit's own source tree; empty when it is not a checkout."""
+
+    def ask(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout
+
+    top = ask("rev-parse", "--show-toplevel")
+    if top is None or Path(top.strip()) != root:
+        return {}
+    diff = ask("diff", "HEAD") or ""
+    return {"commit": (ask("rev-parse", "HEAD") or "").strip(), "dirty": bool(diff), "diff": diff}

@@ -1,0 +1,106 @@
+"""Megatron's indexed dataset format: the layout of `.idx`, and a writer whose bytes equal those of Megatron's own.
+
+Decides nothing but the bytes; leaves documents to `build` and trust to `check`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from toolkit import files
+
+# The layout, little-endian (megatron/core/datasets/indexed_dataset.py, _IndexWriter): magic, version, dtype code, count
+# of sequences, number of document bounds; then per sequence its tokens (int32), per sequence its byte offset (int64),
+# and the document bounds (int64), of which the first is 0 and the last the number of sequences.
+MAGIC = b"MMIDIDX\x00\x00"
+VERSION = 1
+HEADER = struct.Struct("<9sQBQQ")
+CODES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}
+"""The integer dtypes of Megatron's `DType`; its two floating-point ones hold no token ids."""
+
+_BLOCK = 1 << 20
+
+
+def pair(prefix: str | Path) -> tuple[Path, Path]:
+    """The paths of `.bin` and `.idx`."""
+    return Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
+
+
+def dtype_for(vocab_size: int) -> str:
+    """As Megatron decides (`DType.optimal_dtype`)."""
+    return "uint16" if vocab_size < 65500 else "int32"
+
+
+def numpy_dtype(name: str):
+    """The little-endian numpy dtype of a name in `CODES`."""
+    import numpy as np
+
+    return np.dtype(name).newbyteorder("<")
+
+
+class Writer:
+    """Takes documents as bytes of ids, in order; one sequence per document. Make one with `writer`."""
+
+    def __init__(self, data: IO[bytes], dtype: str) -> None:
+        self.dtype, self.itemsize = dtype, numpy_dtype(dtype).itemsize
+        self.lengths = array("i")  # 4 bytes a document, so that tens of millions fit
+        self.tokens = 0
+        self._data, self._hash = data, hashlib.sha256()
+
+    def add(self, lengths: list[int], ids: bytes) -> None:
+        """Add documents: their lengths in tokens, and their ids one after the other."""
+        assert sum(lengths) * self.itemsize == len(ids)
+        self._data.write(ids)
+        self._hash.update(ids)
+        self.lengths.extend(lengths)
+        self.tokens += sum(lengths)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+@contextmanager
+def writer(prefix: str | Path, dtype: str) -> Iterator[Writer]:
+    """A `Writer` whose pair appears when the block ends well, `.idx` last; else what was there before is still there.
+
+    Raises `DiskFull`. Killed at any moment, there is the old pair, the new pair, or a `.bin` without `.idx`.
+    """
+    data_path, index_path = pair(prefix)
+    with files.atomic_write(index_path, "wb") as index, files.atomic_write(data_path, "wb") as data:
+        out = Writer(data, dtype)
+        yield out
+        for block in _index(out.lengths, dtype):
+            index.write(block)
+        for handle in (data, index):
+            handle.flush()
+            os.fsync(handle.fileno())
+        # All is on disk. An older index must not be found beside the new data, not even for a moment.
+        index_path.unlink(missing_ok=True)
+
+
+def _index(lengths: array, dtype: str) -> Iterator[bytes]:
+    import numpy as np
+
+    count = len(lengths)
+    code = next(code for code, name in CODES.items() if name == dtype)
+    yield HEADER.pack(MAGIC, VERSION, code, count, count + 1)
+    blocks = (
+        [np.frombuffer(lengths, dtype=np.int32)[at : at + _BLOCK] for at in range(0, count, _BLOCK)] if count else []
+    )
+    for block in blocks:
+        yield block.astype("<i4").tobytes()
+    offset, itemsize = 0, numpy_dtype(dtype).itemsize
+    for block in blocks:
+        ends = offset + np.cumsum(block, dtype=np.int64) * itemsize
+        yield (ends - block.astype(np.int64) * itemsize).astype("<i8").tobytes()
+        offset = int(ends[-1])
+    for at in range(0, count + 1, _BLOCK):
+        yield np.arange(at, min(at + _BLOCK, count + 1), dtype="<i8").tobytes()

@@ -1,0 +1,99 @@
+"""What a stage is given: its recipe, its folder, what earlier stages made; and the hashes that decide whether it must run again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit import files
+from toolkit.errors import RunError
+from toolkit.plan import Layout, Step, layout, steps
+from toolkit.recipe import Recipe
+from toolkit.runs import Run, done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a stage made: named paths below its folder, and the figures worth keeping."""
+
+    outputs: Mapping[str, Path]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    run: Run
+    step: Step
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @property
+    def layout(self) -> Layout:
+        return layout(self.recipe)
+
+    @property
+    def folder(self) -> Path:
+        return self.run.stage(self.step.id)
+
+    @property
+    def rank(self) -> int:
+        return int(os.environ.get("RANK", "0"))
+
+    def made(self, kind: str, name: str) -> Path | None:
+        """Output `name` of the nearest earlier step of stage `kind` (or with that id), if there is one in this run."""
+        order = [s for s in steps(self.recipe)]
+        before = order[: [s.id for s in order].index(self.step.id)]
+        for step in reversed(before):
+            if kind in (step.stage, step.id):
+                record = done(self.run, step.id)
+                if record is None or name not in record["names"]:
+                    raise RunError(f"stage {step.id} has not made '{name}'", where=self.run.path, do=f"run it first: run={self.run.path}")
+                return self.run.stage(step.id) / record["names"][name]
+        return None
+
+    def hf_base(self) -> Path:
+        """The HF folder of the base model, made by this run or given."""
+        made = self.made("base", "hf")
+        return made if made is not None else Path(str(self.recipe.model.base))
+
+    def shards(self) -> Path:
+        made = self.made("shards", "shards")
+        return made if made is not None else Path(str(self.recipe.inputs.shards))
+
+    def tokenizer(self) -> Path:
+        return self.shards() / "tokenizer"
+
+
+def inputs(run: Run, step: Step) -> dict[str, str]:
+    """Hashes of everything that `step` reads: the recipe, what earlier stages made, files from outside (by size and time)."""
+    recipe = (run.path / "recipe.yaml").read_bytes()
+    found = {"recipe.yaml": hashlib.sha256(recipe).hexdigest()}
+    for need in step.needs:
+        record = done(run, need)
+        if record is None:
+            raise RunError(f"stage {need} has left no done.json", where=run.stage(need), do=f"run it again: run={run.path}")
+        found.update({f"{need}/{name}": digest for name, digest in record["outputs"].items()})
+    for key, path in _external(run.recipe, step.stage).items():
+        found[key] = files.stat_fingerprint(path)
+    return found
+
+
+def _external(recipe: Recipe, stage: str) -> dict[str, str]:
+    named: dict[str, str | None] = {}
+    if stage == "corpus":
+        named = {f"corpus.sources.{name}.path": source.path for name, source in recipe.corpus.sources.items()}
+    elif stage in ("shards", "import", "export"):
+        named = {"model.base": recipe.model.base if recipe.model.base != "make" else None, "inputs.corpus": recipe.inputs.corpus}
+    elif stage in ("pretrain", "finetune"):
+        named = {"inputs.shards": recipe.inputs.shards, "inputs.checkpoint": recipe.inputs.checkpoint}
+        if recipe.finetune and stage == "finetune":
+            named["finetune.path"] = recipe.finetune.path
+    elif stage == "score":
+        named = {f"score.paths.{name}": path for name, path in recipe.score.paths.items()}
+    return {key: path for key, path in named.items() if path is not None and path != "world"}

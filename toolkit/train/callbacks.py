@@ -1,0 +1,116 @@
+"""What happens beside the training steps: metrics to a file, progress, checkpoints at the end, and two faults of NeMo avoided."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from nemo import lightning as nl
+from nemo.lightning.pytorch.callbacks.progress_printer import ProgressPrinter
+
+from toolkit.progress import Progress
+
+
+class SafePrinter(ProgressPrinter):
+    """NeMo's progress printer without its collective.
+
+    NeMo keeps the printer on rank 0 alone, and after each step it calls Megatron's timers, an all_gather over all ranks (megatron/core/timers.py:
+    get_all_timers_string). The other ranks never join: on gloo the next collective hangs; on NCCL too as soon as a timer is registered. A printer
+    that already is among the callbacks is kept, so NeMo adds none of its own.
+    """
+
+    def log_megatron_timers(self, timers: Any) -> None:
+        return None
+
+
+class StepCheckpoint(nl.ModelCheckpoint):
+    """Keeps the newest `keep` checkpoints, and always one of the last step."""
+
+    def __init__(self, folder: str, every: int, keep: int) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="{step}",
+            monitor="step",
+            mode="max",
+            save_top_k=keep,
+            save_last=False,
+            every_n_train_steps=every,
+            save_on_train_epoch_end=False,
+            save_optim_on_train_end=True,
+            always_save_context=False,
+        )
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        super().on_train_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class Metrics(pl.Callback):
+    """Rank 0 writes one line a step to metrics.jsonl, and shows progress. A resumed run first drops the lines it will write again."""
+
+    def __init__(self, path: str, steps: int, tokens_per_step: int, label: str) -> None:
+        self.path, self.steps, self.tokens_per_step, self.label = Path(path), steps, tokens_per_step, label
+        self._progress: Progress | None = None
+        self._began = self._lr = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_rank == 0:
+            self._drop_from(trainer.global_step)
+            self._progress = Progress(self.label, self.steps, "steps")
+            self._progress.at(trainer.global_step)
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        self._began = time.monotonic()
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # at the step's end the scheduler has moved on
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if self._progress is None:
+            return
+        values = trainer.callback_metrics
+        took, loss = time.monotonic() - self._began, float(values["reduced_train_loss"])
+        row = {"step": trainer.global_step, "loss": loss, "lr": self._lr}
+        if "grad_norm" in values:
+            row["grad_norm"] = float(values["grad_norm"])
+        row |= {"tokens": trainer.global_step * self.tokens_per_step, "step_s": round(took, 4)}
+        self._write({**row, "tokens_per_s": round(self.tokens_per_step / took, 1)})
+        self._progress.at(trainer.global_step, f"loss {loss:.4f}")
+
+    def on_validation_end(self, trainer: Any, *_: Any) -> None:
+        if self._progress is not None and "val_loss" in trainer.callback_metrics:
+            self._write({"step": trainer.global_step, "valid_loss": float(trainer.callback_metrics["val_loss"])})
+
+    def on_train_end(self, *_: Any) -> None:
+        if self._progress is not None:
+            self._progress.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+
+    def _drop_from(self, step: int) -> None:
+        """Keep the whole lines up to `step`; an interrupted writer may have left more, and half a line."""
+        kept = []
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+                if row["step"] <= step:
+                    kept.append(line)
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+class FinetuneResume(pl.Callback):
+    """Resuming inside an epoch of `llm.finetune` without repeating data.
+
+    After a resume the "batch" sampler of NeMo's FineTuningDataModule holds only the batches that are left, while Lightning goes on counting from those
+    already done: the epoch ends early and begins again at the resume point.
+    """
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.fit_loop.epoch_loop.batch_progress.current.reset()

@@ -1,0 +1,191 @@
+"""NeMo's own recipe objects (`run.Partial` of llm.pretrain and llm.finetune) from a `Job`, value by value.
+
+Starts from NeMo's shipped llama2_7b recipes, so that what the recipe does not state is what NeMo's people chose. What a CPU needs differently is in `cpu`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nemo_run as run
+import torch
+from megatron.core.distributed import DistributedDataParallelConfig
+from megatron.core.optimizer import OptimizerConfig
+from nemo import lightning as nl
+from nemo.collections import llm
+from nemo.collections.llm.gpt.data.fine_tuning import FineTuningDataModule
+from nemo.lightning.pytorch.optim import MegatronOptimizerModule
+
+from toolkit.train import callbacks, cpu
+from toolkit.train.job import FinetuneJob, Job, PretrainJob
+from toolkit.train.schedule import HorizonCosine
+from toolkit.train.tokenizer import NemoTokenizer
+
+_CONFIGS = {"llama2_7b": llm.Llama2Config7B, "llama2_13b": llm.Llama2Config13B, "llama2_70b": llm.Llama2Config70B}
+
+
+def pretrain_recipe(job: PretrainJob) -> run.Partial:
+    train = job.train
+    recipe = llm.llama2_7b.pretrain_recipe(dir=str(job.folder), name="nemo", num_nodes=job.cluster.nodes, num_gpus_per_node=job.cluster.devices_per_node)
+    recipe.data = run.Config(
+        llm.PreTrainingDataModule,
+        paths={
+            "train": [str(p) for p in job.train_shards],
+            "validation": [str(p) for p in job.valid_shards],
+            "test": [str(p) for p in job.valid_shards],
+        },
+        split=None,
+        seq_length=train.seq_length,
+        micro_batch_size=train.micro_batch,
+        global_batch_size=train.global_batch,
+        num_workers=job.data.workers,
+        persistent_workers=job.data.workers > 0,
+        reset_position_ids=job.data.reset_attention,
+        reset_attention_mask=job.data.reset_attention,
+        eod_mask_loss=False,
+        seed=train.seed,
+        index_mapping_dir=str(job.folder / "index"),
+        tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer)),
+    )
+    _common(recipe, job, label="pretrain")
+    return recipe
+
+
+def finetune_recipe(job: FinetuneJob) -> run.Partial:
+    train = job.train
+    recipe = llm.llama2_7b.finetune_recipe(
+        dir=str(job.folder), name="nemo", num_nodes=job.cluster.nodes, num_gpus_per_node=job.cluster.devices_per_node, peft_scheme=None, seq_length=train.seq_length
+    )
+    recipe.data = run.Config(
+        FineTuningDataModule,
+        dataset_root=str(job.rows),
+        seq_length=train.seq_length,
+        micro_batch_size=train.micro_batch,
+        global_batch_size=train.global_batch,
+        num_workers=job.data.workers,
+        persistent_workers=job.data.workers > 0,
+        seed=train.seed,
+        tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer)),
+    )
+    _common(recipe, job, label="finetune")
+    recipe.trainer.check_val_every_n_epoch = None  # else a resume with fewer steps left than val_check_interval raises
+    recipe.trainer.callbacks.append(run.Config(callbacks.FinetuneResume))
+    return recipe
+
+
+def _common(recipe: run.Partial, job: Job, *, label: str) -> None:
+    recipe.model = run.Config(llm.LlamaModel, config=_model(job), tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer)))
+    recipe.optim = _optimizer(job)
+    recipe.resume = _resume(job)
+    recipe.log = run.Config(
+        nl.NeMoLogger,
+        log_dir=str(job.folder),
+        name="nemo",
+        use_datetime_version=False,
+        ckpt=run.Config(callbacks.StepCheckpoint, folder=str(job.checkpoints), every=job.train.save_every, keep=job.train.keep),
+    )
+    _trainer(recipe.trainer, job, label)
+    _strategy(recipe.trainer.strategy, job)
+    if job.on_cpu:
+        cpu.override(recipe)
+
+
+def _model(job: Job) -> run.Config:
+    model, par = job.model, job.parallel
+    config = run.Config(
+        _CONFIGS.get(model.name, llm.LlamaConfig),
+        num_layers=model.layers,
+        hidden_size=model.hidden,
+        ffn_hidden_size=model.ffn,
+        num_attention_heads=model.heads,
+        num_query_groups=model.kv_heads,
+        seq_length=job.train.seq_length,
+        rotary_base=model.rope_base,
+        layernorm_epsilon=model.norm_eps,
+        vocab_size=job.vocab_rows,
+    )
+    if par.recompute != "none":
+        config.recompute_granularity = par.recompute
+    if par.recompute == "full":
+        config.recompute_method, config.recompute_num_layers = "uniform", 1
+    return config
+
+
+def _optimizer(job: Job) -> run.Config:
+    train = job.train
+    config = run.Config(
+        OptimizerConfig,
+        optimizer="adam",
+        lr=train.lr,
+        weight_decay=train.weight_decay,
+        adam_beta1=train.beta1,
+        adam_beta2=train.beta2,
+        adam_eps=train.eps,
+        clip_grad=train.clip_grad,
+        bf16=train.precision == "bf16",
+        use_distributed_optimizer=job.parallel.distributed_optimizer,
+    )
+    horizon = train.decay_steps if train.decay_steps is not None else train.steps
+    schedule = run.Config(HorizonCosine, horizon_steps=horizon, warmup_steps=train.warmup_steps, min_lr=train.min_lr)
+    return run.Config(MegatronOptimizerModule, config=config, lr_scheduler=schedule)
+
+
+def _resume(job: Job) -> run.Config | None:
+    if job.resume is not None:
+        return run.Config(nl.AutoResume, resume_from_path=str(job.resume))
+    if job.weights is not None:
+        restore = run.Config(nl.RestoreConfig, path=str(job.weights), load_model_state=True, load_optim_state=False, load_artifacts=False)
+        return run.Config(nl.AutoResume, restore_config=restore)
+    return None
+
+
+def _trainer(trainer: Any, job: Job, label: str) -> None:
+    train = job.train
+    trainer.max_steps = train.steps
+    trainer.val_check_interval = min(train.valid_every, train.steps)
+    trainer.limit_val_batches = train.valid_batches
+    trainer.limit_test_batches = 0 if label == "finetune" else 1
+    trainer.num_sanity_val_steps = 0
+    trainer.log_every_n_steps = 1
+    trainer.callbacks = [
+        run.Config(callbacks.SafePrinter),
+        run.Config(
+            callbacks.Metrics,
+            path=str(job.folder / "metrics.jsonl"),
+            steps=train.steps,
+            tokens_per_step=train.global_batch * train.seq_length,
+            label=label,
+        ),
+    ]
+    dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
+    trainer.plugins = run.Config(
+        nl.MegatronMixedPrecision,
+        precision="bf16-mixed" if train.precision == "bf16" else "32",
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        autocast_enabled=False,
+        grad_reduce_in_fp32=True,
+    )
+
+
+def _strategy(strategy: Any, job: Job) -> None:
+    par = job.parallel
+    strategy.tensor_model_parallel_size = par.tp
+    strategy.pipeline_model_parallel_size = par.pp
+    strategy.virtual_pipeline_model_parallel_size = par.vp
+    strategy.context_parallel_size = par.cp
+    strategy.sequence_parallel = par.sequence
+    strategy.pipeline_dtype = torch.bfloat16 if job.train.precision == "bf16" else torch.float32
+    strategy.ckpt_async_save = True
+    strategy.ckpt_parallel_load = True
+    # The default format of the optimizer's state ties it to the layout; this one can be read at any.
+    strategy.ckpt_optim_fully_reshardable = True
+    strategy.ddp = run.Config(
+        DistributedDataParallelConfig,
+        use_distributed_optimizer=par.distributed_optimizer,
+        check_for_nan_in_grad=True,
+        grad_reduce_in_fp32=True,
+        overlap_grad_reduce=par.overlap,
+        overlap_param_gather=par.overlap and par.distributed_optimizer,
+        average_in_collective=True,
+    )
