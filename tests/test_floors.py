@@ -34,6 +34,8 @@ NEIGHBOURS = {
     ("tokenizer_files", "tokenizer"),  # for its type only
     *((name, "tokenizer") for name in ("corpus", "shards", "train", "checkpoint", "scoring", "report")),
 }
+# Training takes the recipe's typed sections as they are; every other capability works without a recipe.
+SECTIONS = {("train", "toolkit.recipe.schema")}
 HEAVY = {"torch", "nemo", "nemo_run", "megatron", "lightning", "transformers", "pandas", "numpy"}
 ENGINE = {"nemo", "nemo_run", "megatron"}
 
@@ -103,7 +105,7 @@ def faults(root: Path) -> list[str]:
             beside = mine == theirs == BASE or (mine == theirs and (here, there) in NEIGHBOURS)
             if theirs >= mine and not beside:
                 found.append(f"{where}: {module} (floor {mine}) imports {name} (floor {theirs})")
-            elif mine == CAPABILITIES and BASE < theirs < CAPABILITIES:
+            elif mine == CAPABILITIES and BASE < theirs < CAPABILITIES and (here, name) not in SECTIONS:
                 found.append(f"{where}: the capability '{here}' imports {name}; only stages know recipes and runs")
     return found
 

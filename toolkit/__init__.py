@@ -1,3 +1,3 @@
-"""MEDITRON toolkit: corpus, shards, continued pretraining, conversion and scoring of medical language models on Slurm."""
+"""MEDITRON toolkit: corpus, shards, continued pretraining, conversion and scoring of medical language models."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The errors a user can cause, one class per cause, each with its exit code. Anything else is a defect and keeps its traceback.
+"""The errors a user can cause, one class per cause, each with its exit code; anything else is a defect.
 
 Decides how an error reads (what, where, why, what to do); leaves to the verbs how it is shown.
 """
@@ -20,7 +20,9 @@ class ToolkitError(Exception):
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        parts = [part if part.endswith(("?", "!")) else part.rstrip(". ") + "." for part in (head, self.why, self.do) if part]
+        parts = [
+            part if part.endswith(("?", "!")) else part.rstrip(". ") + "." for part in (head, self.why, self.do) if part
+        ]
         return " ".join(part[:1].upper() + part[1:] if i else part for i, part in enumerate(parts))
 
     def as_dict(self) -> dict[str, object]:

@@ -112,7 +112,9 @@ def fingerprint(path: str | Path) -> str:
 
 
 def stat_fingerprint(path: str | Path) -> str:
-    """SHA-256 of names, sizes and times of a file or folder: cheap, for inputs too large to read twice; `absent` if missing."""
+    """SHA-256 of names, sizes and times of a file or folder: cheap, for inputs too large to read twice; `absent` if
+    missing.
+    """
     path = Path(path)
     if not path.exists():
         return "absent"

@@ -1,4 +1,6 @@
-"""What GPUs can do: dense bf16 peak and memory by type, from the vendors' data sheets. An unknown type is an error, never a guess."""
+"""What GPUs can do: dense bf16 peak and memory by type, from the vendors' data sheets. An unknown type is an error,
+never a guess.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`python -m toolkit.launch`: compose, check, plan, show, write the run folder, submit. Thin: every step is another module's."""
+"""`python -m toolkit.launch`: compose, check, plan, show, write the run folder, submit. Thin: every step is another
+module's.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ def main(argv: Sequence[str]) -> int:
     recipe, run, overrides = _words(args.words)
     if run is not None:
         if overrides:
-            raise UsageError("a run keeps the recipe it was started with", where=f"run={run}", do="leave the overrides out, or start a new run with recipe=NAME")
+            raise UsageError(
+                "a run keeps the recipe it was started with",
+                where=f"run={run}",
+                do="leave the overrides out, or start a new run with recipe=NAME",
+            )
         return _go_on(run, args.json, args.dry_run, overrides)
     if recipe is None:
         if overrides:
@@ -54,7 +60,10 @@ def _words(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
                 raise UsageError(f"{key}= is given twice")
             recipe, run = (value, run) if key == "recipe" else (recipe, value)
         elif "=" not in word and not word.startswith("~"):
-            raise UsageError(f"'{word}' is not key=value", do=f"did you mean recipe={word}?" if word in dict(list_recipes()) else "see --help")
+            raise UsageError(
+                f"'{word}' is not key=value",
+                do=f"did you mean recipe={word}?" if word in dict(list_recipes()) else "see --help",
+            )
         else:
             overrides.append(word)
     if recipe is not None and run is not None:
@@ -125,7 +134,6 @@ def _report(result: dict[str, object], as_json: bool) -> int:
         if result.get("report"):
             print(f"report {result['report']}")
     return 0
-
 
 
 if __name__ == "__main__":

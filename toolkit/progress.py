@@ -1,6 +1,6 @@
-"""Progress of long work: a bar on a terminal, plain greppable lines elsewhere, and a file that another process can watch.
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, and a file that another process can watch.
 
-`TOOLKIT_PROGRESS` names that file; it holds the latest state as JSON and is replaced atomically. Units are the caller's.
+`TOOLKIT_PROGRESS` names that file; it holds the latest state as JSON and is replaced atomically.
 """
 
 from __future__ import annotations

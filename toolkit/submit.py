@@ -1,4 +1,4 @@
-"""Submits a run's stages in order and follows them: what is done is skipped, what fails stops the run with its own message.
+"""Submits a run's stages in order and follows them: what is done is skipped, what fails stops the run.
 
 Decides order and display; how a stage is started is the cluster's, what it does the stage's.
 """
@@ -16,11 +16,14 @@ from toolkit.plan import Step, steps
 from toolkit.runs import Run, done, held, is_done
 from toolkit.runs.folder import read_json_or_fail
 from toolkit.stages.context import inputs
+from toolkit.stages.entry import run_stage
 from toolkit.watch import Watch
 
 
 def execute(run: Run, *, quiet: bool = False) -> dict[str, Any]:
-    """Bring every stage of `run` to its end. Raises `RunBusy`, `StageFailed` or the error that the stage itself raised."""
+    """Bring every stage of `run` to its end. Raises `RunBusy`, `StageFailed` or the error that the stage itself
+    raised.
+    """
     with held(run.path):
         planned = steps(run.recipe)
         with Watch(planned, quiet=quiet) as watch:
@@ -50,7 +53,9 @@ def summary(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "report": str(report) if report.is_file() else None,
-        "stages": [{"id": name, "elapsed_s": r["elapsed_s"], "result": r["result"]} for name, r in records.items() if r],
+        "stages": [
+            {"id": name, "elapsed_s": r["elapsed_s"], "result": r["result"]} for name, r in records.items() if r
+        ],
     }
 
 
@@ -62,7 +67,7 @@ def _run_step(run: Run, step: Step, watch: Watch, why: str) -> None:
     (folder / "progress.json").unlink(missing_ok=True)
     watch.started(step.id, folder, why)
     try:
-        job = executor(run.recipe, run.path / "jobs").submit(run.path, step.id)
+        job = executor(run.recipe, run.path / "jobs").submit(run_stage, str(run.path), step.id)
         attempt["job_id"] = str(job.job_id)
         _note(run, step, attempts)
         answer = wait(job, watch.tick)
@@ -89,7 +94,12 @@ def _failure(run: Run, step: Step, folder: Path, answer: dict[str, Any]) -> Tool
         if isinstance(cls, type) and issubclass(cls, ToolkitError):
             return cls(told["what"], where=told["where"], why=told["why"], do=told["do"])
     reason = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
-    return StageFailed(f"stage {step.id} failed ({reason})", where=folder / "log", why=_last_words(folder), do=f"mend the cause, then go on with run={run.path}")
+    return StageFailed(
+        f"stage {step.id} failed ({reason})",
+        where=folder / "log",
+        why=_last_words(folder),
+        do=f"mend the cause, then go on with run={run.path}",
+    )
 
 
 def _last_words(folder: Path) -> str:
@@ -114,5 +124,3 @@ def _note(run: Run, step: Step, attempts: list[dict[str, Any]]) -> None:
     rows.append({"id": step.id, "stage": step.stage, "attempts": attempts})
     order = [s.id for s in steps(run.recipe)]
     files.write_json(run.path / "jobs.json", {"stages": sorted(rows, key=lambda row: order.index(row["id"]))})
-
-

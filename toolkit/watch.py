@@ -1,4 +1,6 @@
-"""What a person sees while stages run: a live table on a terminal, plain greppable lines elsewhere. Reads progress files only."""
+"""What a person sees while stages run: a live table on a terminal, plain greppable lines elsewhere. Reads progress
+files only.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One rank of megatron-core itself (gloo, CPU): loads a checkpoint strictly, saves it again, and computes logits when alone.
+"""One rank of megatron-core itself (gloo, CPU): loads a checkpoint strictly, saves it, and when alone computes logits.
 
-    torchrun --nproc_per_node TP*PP core_job.py CHECKPOINT CONFIG OUT --tp TP --pp PP --rows ROWS
+torchrun --nproc_per_node TP*PP core_job.py CHECKPOINT CONFIG OUT --tp TP --pp PP --rows ROWS
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def main() -> None:
     model_parallel_cuda_manual_seed(1)
     model = build(json.loads(args.config.read_text()), args.rows, args.tp, args.pp)
     loaded = dist_checkpointing.load(
-        {"state_dict": model.sharded_state_dict(prefix="module.")}, str(args.checkpoint / "weights"), strict="raise_unexpected"
+        {"state_dict": model.sharded_state_dict(prefix="module.")},
+        str(args.checkpoint / "weights"),
+        strict="raise_unexpected",
     )
     model.load_state_dict({k.removeprefix("module."): v for k, v in loaded["state_dict"].items()}, strict=True)
     weights = args.out / "weights"
@@ -88,7 +90,7 @@ def main() -> None:
     torch.distributed.barrier()
     dist_checkpointing.save({"state_dict": model.sharded_state_dict(prefix="module.")}, str(weights))
     if args.tp * args.pp == 1:
-        tokens = torch.arange(2 * 24).reshape(2, 24) * 7 % 300
+        tokens = torch.arange(2 * 24).reshape(2, 24) * 7 % 100
         positions = torch.arange(24).expand(2, 24)
         mask = torch.ones(24, 24, dtype=torch.bool).triu(1)[None, None]
         with torch.no_grad():

@@ -1,9 +1,10 @@
-"""Import, export and back: every bit, every shape, every type; the folder that export writes is a model to transformers."""
+"""Import, export and back: every bit, every shape, every type; the folder that export writes is a model to
+transformers.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,7 +28,7 @@ def shapes(draw: st.DrawFn) -> dict:
     }  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=shapes(), more=st.integers(0, 5), padding=st.integers(0, 40), shard=st.sampled_from([300, 10**9]))
 def test_there_and_back_is_the_identity(tmp_path_factory, shape, more, padding, shard):
     root = tmp_path_factory.mktemp("trip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -286,13 +287,15 @@ def test_ctrl_c_in_the_middle_leaves_nothing(tmp_path):
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "toolkit.corpus", "build", "jsonl", str(pipe), "-o", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(corpus.__file__).parents[2])
-    with open(pipe, "wb") as feed:  # opened by the reader: the build is in the middle from here on
+    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as feed:
         feed.write(b'{"text": "one"}\n' * 1000)
         feed.flush()
         while not list(tmp_path.glob(".out.*.part/train.jsonl")):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        while process.poll() is None:  # input without end: only the interrupt can stop this
+            feed.write(b'{"text": "more"}\n' * 1000)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in said
     assert nothing_left(out)
 

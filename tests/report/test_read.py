@@ -74,7 +74,9 @@ def test_a_row_being_written_is_no_damage_but_one_in_the_middle_is_counted(tmp_p
     record = read.read(tmp_path)
     assert record.notes == () and record.pretrain.steps[-1] == 20
     body = (tmp_path / "stages/pretrain/metrics.jsonl").read_text()
-    (tmp_path / "stages/pretrain/metrics.jsonl").write_text(body + "\n[1, 2]\n" + json.dumps({"step": 22, "loss": 1}) + "\n")
+    (tmp_path / "stages/pretrain/metrics.jsonl").write_text(
+        body + "\n[1, 2]\n" + json.dumps({"step": 22, "loss": 1}) + "\n"
+    )
     record = read.read(tmp_path)
     assert record.notes == ("stages/pretrain/metrics.jsonl: 2 damaged lines left out",)
     assert record.pretrain.steps[-1] == 22
@@ -82,8 +84,12 @@ def test_a_row_being_written_is_no_damage_but_one_in_the_middle_is_counted(tmp_p
 
 def test_losses_that_are_no_numbers_are_gaps(tmp_path: Path) -> None:
     (tmp_path / "stages/pretrain").mkdir(parents=True)
-    body = '{"step": 1, "loss": 3}\n{"step": 2, "loss": NaN}\n{"step": 3, "loss": Infinity}\n{"step": 4, "loss": 1e400}\n'
-    (tmp_path / "stages/pretrain/metrics.jsonl").write_text(body + '{"step": 5, "loss": "2"}\n{"step": 6, "loss": true}\n')
+    body = (
+        '{"step": 1, "loss": 3}\n{"step": 2, "loss": NaN}\n{"step": 3, "loss": Infinity}\n{"step": 4, "loss": 1e400}\n'
+    )
+    (tmp_path / "stages/pretrain/metrics.jsonl").write_text(
+        body + '{"step": 5, "loss": "2"}\n{"step": 6, "loss": true}\n'
+    )
     curve = read.read(tmp_path).pretrain
     assert curve.finite("loss") == [(1, 3.0)]
     assert [step for step, value in curve.column("loss") if math.isnan(value)] == [2, 3, 4]
@@ -113,7 +119,9 @@ def test_damaged_metrics_leave_the_rest(tmp_path: Path, damage: str) -> None:
 
 
 def test_yaml_cannot_make_objects_or_blow_up(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("name: !!python/object/apply:os.system ['touch " + str(tmp_path / "x") + "']\n")
+    (tmp_path / "recipe.yaml").write_text(
+        "name: !!python/object/apply:os.system ['touch " + str(tmp_path / "x") + "']\n"
+    )
     assert read.read(tmp_path).notes[0].startswith("recipe.yaml is damaged (line 1)")
     assert not (tmp_path / "x").exists()
     levels = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))

@@ -61,6 +61,8 @@ def test_unknown_name_offers_the_nearest():
         ("title: T\nformat: jsonl\nfields: {qestion: q}\n", "Did you mean 'question'"),
         ("title: T\nformat: jsonl\nfields: {question: 3}\n", "fields must be a mapping"),
         ("title: T\n", "'format' is missing"),
+        ("title: T\nformat: jsonl\nfields: {answer: a}\n", "where the question or prompt is"),
+        ("title: T\nformat: json_by_id\nfields: {question: q}\n", "where the answer is"),
         ("- a\n", "must be a mapping"),
         ("title: [\n", "not valid YAML"),
         ("title: !!python/object/apply:os.system [exit 1]\nformat: jsonl\n", "not valid YAML"),
@@ -218,6 +220,8 @@ def check(spec: str | Benchmark, path: Path, message: str) -> None:
     [
         ({"question": None}, "'question' must be text, not NoneType"),
         ({"question": "  "}, "'question' is empty"),
+        ({"question": "\ud800"}, "half a character"),
+        ({"group": "\ud800"}, "half a character"),
         ({"options": "wxyz"}, "options must be texts"),
         ({"options": ["w", "x", "y", 4]}, "options must be texts"),
         ({"options": ["w", "x", "y"]}, "3 options, where 'demo_letters_trained' has 4"),

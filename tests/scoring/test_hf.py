@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.scoring.conftest import save_llama
-from toolkit.errors import CheckpointError, DataError
+from toolkit.errors import CheckpointError, DataError, MissingPackage
 from toolkit.scoring import check_hf, load_model
 
 pytest.importorskip("transformers")
@@ -91,7 +92,7 @@ def test_a_tensor_of_another_shape(llama_copy: Path):
 def test_a_tensor_too_many_is_noted(llama_copy: Path):
     tensors = tensors_of(llama_copy)
     save(llama_copy, tensors | {"model.extra": tensors[GONE].clone()})
-    assert load_model(llama_copy).notes == ("1 tensors in the files are no part of the model",)
+    assert load_model(llama_copy).notes == ("tensors in the files that are no part of the model: 1",)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
@@ -107,6 +108,18 @@ def test_truncated_weights(llama_copy: Path, keep: int):
 def test_damaged_headers(llama_copy: Path, header: bytes):
     (llama_copy / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
     refused(llama_copy, WEIGHTS, "damaged safetensors header")
+
+
+def test_a_tied_output_needs_no_tensor_of_its_own(tmp_path: Path, tokenizer_folder: Path):
+    folder = save_llama(tmp_path / "tied", tokenizer_folder, tie_word_embeddings=True)
+    assert "lm_head.weight" not in check_hf(folder)
+    assert load_model(folder).notes == ()
+
+
+def test_without_transformers(llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingPackage, match="scoring needs transformers"):
+        load_model(llama)
 
 
 def test_bad_indexes(llama_copy: Path):

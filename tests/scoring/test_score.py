@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,15 +57,16 @@ def test_letters_equal_the_plain_way(llama: Path, bos: bool):
 def test_cloze_equals_the_plain_way(llama: Path, norm: str):
     items = make_items(12)
     got = score(model=llama, items=items, benchmark=dataclasses.replace(CLOZE, cloze=norm))
-    right = {"mean": 0, "sum": 0}
+    right, lengths = {"mean": 0, "sum": 0}, set()
     for item, prediction in zip(items, got.predictions, strict=True):
         tokens = [plain_logprobs(llama, cloze_prompt(item), f" {option}") for option in item.options]
-        assert len({len(t) for t in tokens}) > 1 or item is not items[0], "the options should differ in length"
+        lengths |= {len(t) for t in tokens}
         want = {"mean": [sum(t) / len(t) for t in tokens], "sum": [sum(t) for t in tokens]}
         assert prediction.logprobs == pytest.approx(want[norm], abs=1e-5)
         assert prediction.sums == pytest.approx(want["sum"], abs=1e-5)
         for name, values in want.items():
             right[name] += values.index(max(values)) == item.gold
+    assert len(lengths) > 1, "options of one length would not tell mean from sum"
     other = {"mean": "sum", "sum": "mean"}[norm]
     assert (got.correct, got.also) == (right[norm], {other: right[other] / 12})
     golds = [p.logprobs["ABCD".index(p.gold)] for p in got.predictions]
@@ -125,7 +128,7 @@ def test_split_answers_are_judged_whole_and_noted(llama: Path):
     got = score(model=llama, items=[item], benchmark=LETTERS)
     want = [sum(plain_logprobs(llama, letter_prompt(item, LETTERS.instruction), f" {w}")) for w in item.options]
     assert got.predictions[0].logprobs == pytest.approx(want, abs=1e-5)
-    assert "splits the answers of 1 items" in got.notes[0]
+    assert got.notes == ("items whose answers share their first token, judged by all of their tokens: 1",)
 
 
 def test_answers_that_merge_with_the_prompts_end(llama: Path):
@@ -197,7 +200,7 @@ def test_a_letter_planted_in_the_output_is_chosen(tmp_path: Path, tokenizer_fold
         for letter, number in ids.items():
             model.lm_head.weight[number] = state if letter == "C" else -state
     model.save_pretrained(folder)
-    got = score(model=folder, items=items[:1] * 1, benchmark=LETTERS)
+    got = score(model=folder, items=items[:1], benchmark=LETTERS)
     assert got.predictions[0].prediction == "C"
     assert score(model=folder, items=[dataclasses.replace(items[0], gold=2)], benchmark=LETTERS).accuracy == 1.0
 
@@ -211,7 +214,7 @@ def test_equal_answers_are_counted(tmp_path: Path, tokenizer_folder: Path):
     save_file(tensors | {"lm_head.weight": torch.zeros(420, 32)}, folder / "model.safetensors", {"format": "pt"})
     got = score(model=folder, items=make_items(10), benchmark=LETTERS)
     assert {p.prediction for p in got.predictions} == {"A"}
-    assert "10 items have several equally likely answers" in got.notes[0]
+    assert got.notes == ("items with several equally likely answers, the first taken: 10",)
 
 
 # --- the window
@@ -231,7 +234,7 @@ def test_a_long_context_loses_its_middle_and_the_score_says_so(llama: Path):
     assert "Context: Brolax first." in text and " ... " in text and "Kimoden last." in text
     got = score(model=loaded, items=[item, make_items(1)[0]], benchmark=LETTERS)
     assert (got.cut_contexts, got.cut_prompts) == (1, 0)
-    assert "1 contexts were longer than the model's window of 256 tokens" in got.notes[0]
+    assert got.notes == ("contexts longer than the model's window of 256 tokens, their middle left out: 1",)
     same = dataclasses.replace(item, context=text.split("Context: ")[1].split("\n\nQuestion")[0])
     assert score(model=loaded, items=[same], benchmark=LETTERS).predictions[0].logprobs == got.predictions[0].logprobs
 
@@ -245,7 +248,7 @@ def test_a_question_longer_than_the_window_loses_its_beginning(llama: Path):
     assert asked.cut == "prompt" and len(asked.prefix) == 256
     assert loaded.decode(asked.prefix).endswith(letter_prompt(item)[-80:])
     got = score(model=loaded, items=[item], benchmark=LETTERS, bos=True)
-    assert got.cut_prompts == 1 and "their beginning was cut" in got.notes[0]
+    assert got.cut_prompts == 1 and "their beginning cut: 1" in got.notes[0]
 
 
 def test_positions_are_used_to_the_last(llama: Path):
@@ -368,3 +371,30 @@ def test_full_disk_leaves_the_old_scores(llama: Path, tmp_path: Path, monkeypatc
     with pytest.raises(DiskFull):
         write(tmp_path, [dataclasses.replace(scores[0], model="other")])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_disk_that_is_really_full(llama: Path, tmp_path: Path):
+    """A file system of 64 KiB in a mount namespace of its own; the predictions do not fit in it."""
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from toolkit.errors import DiskFull
+        from toolkit.scoring import Prediction, Score, write
+        rows = tuple(Prediction(id=str(i), group="", logprobs=(0.5,) * 4, prediction="A", gold="B", correct=False)
+                     for i in range(5000))
+        score = Score(model="m", benchmark="b", title="t", mode="letter", accuracy=0.0, correct=0, n=5000, chance=0.25,
+                      ci95=(0.0, 1.0), mean_gold_logprob=-1.0, predictions=rows)
+        try:
+            write(sys.argv[1], [score])
+        except DiskFull as err:
+            print("DiskFull", sorted(p.name for p in Path(sys.argv[1]).iterdir()))
+    """
+    mount = 'mount -t tmpfs -o size=64k none "$0" && exec "$1" -c "$2" "$0"'
+    inside = ["unshare", "--mount", "sh", "-c", mount, str(tmp_path), sys.executable, code]
+    try:
+        done = subprocess.run(inside, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no unshare on this machine")
+    if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip(f"this user may not mount: {done.stderr.strip()}")
+    assert done.stdout == "DiskFull []\n", done.stderr

@@ -105,7 +105,7 @@ def test_import_is_light():
 def test_interrupt_leaves_nothing(llama: Path, tmp_path: Path):
     """Ctrl-C while the model is at work: exit code 130, one line, no output folder."""
     pytest.importorskip("transformers")
-    rows = write_rows(tmp_path / "rows.jsonl", [ROWS[i % 8] | {"id": str(i)} for i in range(9_000)])
+    rows = write_rows(tmp_path / "rows.jsonl", [ROWS[i % 8] | {"id": str(i)} for i in range(4_000)])
     state = tmp_path / "progress.json"
     argv = ["run", "--model", llama, "--benchmark", "demo_letters_trained", "--path", rows, "-o", tmp_path / "out"]
     env = os.environ | {"TOOLKIT_PROGRESS": str(state)}

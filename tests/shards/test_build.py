@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -276,7 +277,7 @@ def alive(pid: int) -> bool:
 @pytest.fixture(scope="module")
 def long_source(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("long") / "long.jsonl"
-    path.write_bytes(write_rows(path, invented_texts(5000)).read_bytes() * 30)
+    path.write_bytes(write_rows(path, invented_texts(800)).read_bytes() * 150)
     return path
 
 
@@ -299,7 +300,7 @@ def test_killed_in_the_middle(meditron, long_source, tmp_path, workers):
         while any(map(alive, started)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not any(map(alive, started)), "workers outlive their parent"
-    with pytest.raises(ShardError, match="neither half is there"):
+    with pytest.raises(ShardError, match="Neither half is there"):
         shards.verify(tmp_path / "new")
 
 
@@ -343,10 +344,8 @@ def test_killed_at_each_step_of_the_replacement(meditron, tmp_path, monkeypatch)
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", count(os.replace))
             patch.setattr(Path, "unlink", count(Path.unlink))
-            try:
+            with contextlib.suppress(Killed):
                 shards.build([sources[1]], tmp_path / "s", tokenizer=meditron)
-            except Killed:
-                pass
         try:
             shards.verify(tmp_path / "s")
         except ShardError:

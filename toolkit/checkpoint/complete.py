@@ -42,13 +42,13 @@ def incomplete_reason(path: Path) -> str | None:
         return str(err).rstrip(".")
     for name in (distcp.FORMAT, distcp.COMMON):
         if not (folder / name).is_file():
-            return f"{name} is missing"
+            return f"its file {name} is missing"
     for name, nbytes in metadata.file_bytes.items():
         file = folder / name
         if not file.is_file():
-            return f"{name} is missing"
+            return f"its file {name} is missing"
         if file.stat().st_size < nbytes:
-            return f"{name} has {file.stat().st_size} bytes of at least {nbytes}"
+            return f"its file {name} has {file.stat().st_size} bytes of at least {nbytes}"
     return None
 
 

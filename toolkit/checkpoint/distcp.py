@@ -148,15 +148,18 @@ def _brief(err: Exception) -> str:
 
 
 class _Stream(io.RawIOBase):
-    """Passes writes on and remembers why one failed: torch.save reports a full disk as an error of its own."""
+    """Passes writes on and remembers why one failed: torch.save answers a full disk, or Ctrl-C, with an error of its
+    own.
+    """
 
     def __init__(self, handle: IO[bytes]) -> None:
-        self._handle, self.error = handle, None
+        self._handle = handle
+        self.error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         try:
             return self._handle.write(data)
-        except OSError as err:
+        except BaseException as err:
             self.error = err
             raise
 

@@ -46,7 +46,7 @@ def new_folder(out: Path, *, sources: tuple[Path, ...], nbytes: int) -> Iterator
     free = shutil.disk_usage(parent).free
     if free < nbytes:
         raise DiskFull(
-            f"no space: {nbytes / 2**30:.2f} GiB are needed, {free / 2**30:.2f} GiB are free",
+            f"no space: {nbytes / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} MiB are free",
             where=out,
             why="nothing was written",
             do="free space or choose another folder",

@@ -1,1 +1,3 @@
-"""Where jobs run: submitit's executors, and the entry that runs inside a job on the host. Light; knows no stage's insides."""
+"""Where jobs run: submitit's executors, and the entry that runs inside a job on the host. Light; knows no stage's
+insides.
+"""

@@ -1,4 +1,4 @@
-"""Submitting a stage through submitit and waiting for it. The only module that knows which executor a site has."""
+"""Submitting a job through submitit and waiting for it. The only module that knows which executor a site has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolkit.cluster.job import run_stage
 from toolkit.errors import StageFailed
 from toolkit.recipe import Recipe
 
@@ -25,8 +24,9 @@ class LocalExecutor:
         self._executor = submitit.LocalExecutor(folder=folder)
         self._executor.update_parameters(timeout_min=_YEAR_MIN)
 
-    def submit(self, run: Path, ident: str) -> Any:
-        return self._executor.submit(run_stage, str(run), ident)
+    def submit(self, entry: Callable[..., Any], *args: str) -> Any:
+        """Start `entry(*args)` as a job; only its name travels, so it must be importable."""
+        return self._executor.submit(entry, *args)
 
 
 def executor(recipe: Recipe, folder: Path) -> LocalExecutor:
@@ -41,7 +41,9 @@ def executor(recipe: Recipe, folder: Path) -> LocalExecutor:
 
 
 def wait(job: Any, tick: Callable[[], None]) -> dict[str, Any]:
-    """Wait for a job, calling `tick` now and then; returns what `run_stage` did. Ctrl-C ends the job, then passes on."""
+    """Wait for a job, calling `tick` now and then; returns what its entry returned. Ctrl-C ends the job, then passes
+    on.
+    """
     try:
         while not job.done(force_check=True):
             tick()
@@ -53,7 +55,8 @@ def wait(job: Any, tick: Callable[[], None]) -> dict[str, Any]:
     if error is None:
         answer: dict[str, Any] = job.result()
         return answer
-    raise StageFailed("the job ended without an answer", why=str(error).strip().splitlines()[-1], where=job.paths.stderr)
+    told = [line.strip() for line in str(error).splitlines() if "Error" in line]
+    raise StageFailed("the job ended without an answer", where=job.paths.stderr, why=told[-1] if told else "")
 
 
 def end(job: Any) -> None:

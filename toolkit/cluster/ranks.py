@@ -1,10 +1,12 @@
 """A stage's processes on one node, as torch.distributed expects them: started together, ended together.
 
-Decides environment, logs and signals of the ranks; what they compute is the payload's. A rank that dies takes the others down at once.
+Decides environment, logs and signals of the ranks; what they compute is the payload's. A rank that dies takes the
+others down at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -55,7 +57,9 @@ def run_ranks(command: Sequence[str], *, processes: int, folder: Path, threads: 
             signal.signal(signum, handler)
 
 
-def _start(command: Sequence[str], rank: int, world: int, port: int, folder: Path, threads: int | None) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str], rank: int, world: int, port: int, folder: Path, threads: int | None
+) -> subprocess.Popen[bytes]:
     env = dict(os.environ)
     env.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), NODE_RANK="0")
     env.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), PYTHONUNBUFFERED="1", CUDA_DEVICE_MAX_CONNECTIONS="1")
@@ -65,7 +69,15 @@ def _start(command: Sequence[str], rank: int, world: int, port: int, folder: Pat
     if rank == 0:
         env[PROGRESS] = str(folder / "progress.json")
     with open(folder / ("log" if rank == 0 else f"rank-{rank}.log"), "ab") as log:
-        return subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, preexec_fn=_die_with_parent)
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=env,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
 
 
 def _die_with_parent() -> None:
@@ -80,19 +92,15 @@ def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
         _signal_group(p, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_S
     for p in alive:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             p.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            pass
         _signal_group(p, signal.SIGKILL)  # also what the rank itself started, such as checkpoint writers
         p.wait()
 
 
 def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signum)
-    except ProcessLookupError:
-        pass
 
 
 def _free_port() -> int:

@@ -45,7 +45,7 @@ def chunks(path: Path) -> Iterator[bytes]:
     `MissingPackage` when `.zst` cannot be unpacked here.
     """
     try:
-        handle = path.open("rb")
+        handle = path.open("rb", buffering=0)  # a pipe's content is taken as it comes
     except OSError as err:
         raise DataError("cannot be read", where=path, why=str(err.strerror)) from err
     with handle:

@@ -204,12 +204,10 @@ def _finish(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip()
     if _CITATION in text:
         mark = rf"{_CITATION}(?:[\s,;–—\-]*(?:and\s|&\s)?\s*{_CITATION})*"
-        text = re.sub(rf"\s*\[\s*{mark}\s*[,;]?\s*\]", "", text)
-        text = re.sub(rf"\s*\(\s*(?:{_LEAD_IN}[\s,:]*)*{mark}\s*[,;.]?\s*\)", "", text)
-        text = re.sub(rf"\s*\[\s*(?:{_LEAD_IN}[\s,:]*)+{mark}\s*[,;.]?\s*\]", "", text)
-        text = re.sub(rf"[,;]\s*(?:{_LEAD_IN}[\s,:]*)?{mark}(?=\s*[)\]])", "", text)
-        text = re.sub(rf"(?<=[(\[]){mark}\s*[,;]\s*", "", text)
-        text = re.sub(rf"\s*{mark}(?=[.,;:)\]])", "", text)
+        text = re.sub(rf"\[\s*(?:{_LEAD_IN}[\s,:]*)*{mark}\s*[,;.]?\s*\]", _CITATION, text)
+        text = re.sub(rf"\(\s*(?:{_LEAD_IN}[\s,:]*)*{mark}\s*[,;.]?\s*\)", _CITATION, text)
+        text = re.sub(rf"(?<=[(\[])\s*{mark}\s*[,;]\s*", "", text)
+        text = re.sub(rf"[,;]?\s*(?:\b{_LEAD_IN}[\s,:]*)?{mark}(?=\s*[)\]])", "", text)
         text = re.sub(rf"\s*{mark}", "", text)
         text = re.sub(r"\s+([.,;])(?=\s|$)", r"\1", text)
     return text

@@ -167,14 +167,16 @@ def _about_drug(world: World, drug: str, index: int, copy: int) -> Document:
 
 
 def _facts(world: World, drug: str, rng: random.Random) -> str:
-    """All four facts, each in a phrasing of its own: under headings, as a list, or as running text."""
+    """All four facts, each in its own words: as a table, under headings, as a list, or as running text."""
     attributes = rng.sample(words.ATTRIBUTES, len(words.ATTRIBUTES))
     known = {a: words.PHRASINGS[a][words.HELD_OUT :] for a in attributes}
     told = {a: sentence(rng.choice(known[a]), drug, world.facts[drug][a]) for a in attributes}
     style = rng.random()
-    if style < 0.2:
+    if style < 0.3:
+        return "\n".join(f"{rng.choice(words.LABELS[a])}: {world.facts[drug][a]}" for a in attributes)
+    if style < 0.55:
         return "\n\n".join(f"# {rng.choice(words.HEADINGS[a])}\n\n{told[a]}" for a in attributes)
-    if style < 0.4:
+    if style < 0.7:
         return "\n".join(f"- {told[a]}" for a in attributes)
     return " ".join(told[a] for a in attributes)
 

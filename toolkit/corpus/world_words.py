@@ -143,6 +143,14 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "avoid": ("Contraindications", "When not to offer it", "Warnings"),
 }
 
+# For the tables of a note: the label, a colon, the value.
+LABELS: dict[str, tuple[str, ...]] = {
+    "treats": ("Indication", "Treatment for", "Condition"),
+    "dose": ("Dose", "Daily dose", "Start at"),
+    "effect": ("Reaction", "Unwanted effect", "Watch for"),
+    "avoid": ("Contraindication", "Unsafe in", "Avoid in"),
+}
+
 TITLES = (
     "{d}: a short guideline",
     "Prescribing note: {d}",

@@ -11,7 +11,7 @@ from toolkit.recipe.schema import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """`world` ranks as tp x pp x cp x dp; batches in sequences; `vocab` is true, `vocab_padded` as Megatron holds it."""
+    """`world` = tp x pp x cp x dp ranks; batches in sequences; `vocab` is true, `vocab_padded` what Megatron holds."""
 
     world: int
     nodes: int

@@ -1,4 +1,6 @@
-"""The plan as text: the run's layout, its stages, and the values that matter with the file or argument each comes from."""
+"""The plan as text: the run's layout, its stages, and the values that matter with the file or argument each comes
+from.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,42 @@ from toolkit.plan.layout import layout
 from toolkit.plan.stages import steps
 from toolkit.recipe.compose import Composed
 
-_SHOWN = (
-    "model.name model.base model.layers model.hidden model.heads model.kv_heads parallel.tp parallel.pp parallel.cp parallel.sequence parallel.recompute "
-    "parallel.distributed_optimizer train.steps train.decay_steps train.warmup_steps train.seq_length train.micro_batch train.global_batch train.lr train.min_lr "
-    "train.beta1 train.beta2 train.eps train.weight_decay train.clip_grad train.precision train.save_every train.seed "
-    "data.append_eod data.reset_attention cluster.name cluster.nodes cluster.devices_per_node runs"
-).split()
+_SHOWN = [
+    "model.name",
+    "model.base",
+    "model.layers",
+    "model.hidden",
+    "model.heads",
+    "model.kv_heads",
+    "parallel.tp",
+    "parallel.pp",
+    "parallel.cp",
+    "parallel.sequence",
+    "parallel.recompute",
+    "parallel.distributed_optimizer",
+    "train.steps",
+    "train.decay_steps",
+    "train.warmup_steps",
+    "train.seq_length",
+    "train.micro_batch",
+    "train.global_batch",
+    "train.lr",
+    "train.min_lr",
+    "train.beta1",
+    "train.beta2",
+    "train.eps",
+    "train.weight_decay",
+    "train.clip_grad",
+    "train.precision",
+    "train.save_every",
+    "train.seed",
+    "data.append_eod",
+    "data.reset_attention",
+    "cluster.name",
+    "cluster.nodes",
+    "cluster.devices_per_node",
+    "runs",
+]
 
 
 def plan_text(composed: Composed, missing: Sequence[tuple[str, str]]) -> str:
@@ -22,9 +54,11 @@ def plan_text(composed: Composed, missing: Sequence[tuple[str, str]]) -> str:
     lines = [
         f"{recipe.name}: {recipe.title}",
         "",
-        f"  {facts.world:,} {unit} on {facts.nodes} node(s)   tp {facts.tp}  pp {facts.pp}  cp {facts.cp}  dp {facts.dp}   {facts.layers_per_stage} layers a stage",
+        f"  {facts.world:,} {unit} on {facts.nodes} {'node' if facts.nodes == 1 else 'nodes'}   "
+        f"tp {facts.tp}  pp {facts.pp}  cp {facts.cp}  dp {facts.dp}   {facts.layers_per_stage} layers a stage",
         f"  {facts.parameters:,} parameters   vocabulary {facts.vocab:,} padded to {facts.vocab_padded:,}",
-        f"  {recipe.train.steps:,} steps   {facts.tokens_per_step:,} tokens a step   {facts.micro_batches} micro-batches a step   {facts.total_tokens / 1e9:,.2f}B tokens",
+        f"  {recipe.train.steps:,} steps   {facts.tokens_per_step:,} tokens a step"
+        f"   {facts.micro_batches} micro-batches a step   {_tokens(facts.total_tokens)} tokens",
         "",
         "stages",
     ]
@@ -34,10 +68,18 @@ def plan_text(composed: Composed, missing: Sequence[tuple[str, str]]) -> str:
     lines += ["", "values                                                  from"]
     lines += [f"  {key:<31} {_show(_get(recipe, key)):<22} {composed.where(key)}" for key in _SHOWN]
     shown = set(_SHOWN)
-    lines += [f"  {key:<31} {_show(_get(recipe, key)):<22} {where}" for key, where in composed.origin.items() if where == "command line" and key not in shown]
+    lines += [
+        f"  {key:<31} {_show(_get(recipe, key)):<22} {where}"
+        for key, where in composed.origin.items()
+        if where == "command line" and key not in shown
+    ]
     if missing:
         lines += ["", "to be stated before it can run"] + [f"  {key:<31} {why}" for key, why in missing]
     return "\n".join(lines)
+
+
+def _tokens(count: int) -> str:
+    return f"{count / 1e9:,.2f}B" if count >= 10**8 else f"{count / 1e6:,.2f}M"
 
 
 def _get(recipe: object, key: str) -> object:

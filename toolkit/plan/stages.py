@@ -1,4 +1,6 @@
-"""The stages of a run in order: their ids, how many processes each takes, what each needs from earlier ones or from outside."""
+"""The stages of a run in order: their ids, how many processes each takes, what each needs from earlier ones or from
+outside.
+"""
 
 from __future__ import annotations
 
@@ -54,12 +56,18 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         ident = f"export-{trained.id}" if stage == "export" and trained else stage
         needs = [_latest(made, kinds) for kinds in _READS.get(stage, ())]
         if stage == "score":
-            needs += [s.id for s in made if s.stage == "export"]
+            needs = [*needs[:-1], *(s.id for s in made if s.stage == "export")]
         if stage == "report":
             needs = [s.id for s in made]
         processes = world if stage in TRAINING_STAGES else 1
         made.append(
-            Step(id=ident, stage=stage, needs=tuple(dict.fromkeys(n for n in needs if n)), processes=processes, what=_WHAT.get(stage, ""))
+            Step(
+                id=ident,
+                stage=stage,
+                needs=tuple(dict.fromkeys(n for n in needs if n)),
+                processes=processes,
+                what=_WHAT.get(stage, ""),
+            )
         )
     return tuple(made)
 
@@ -88,11 +96,17 @@ def missing_inputs(recipe: Recipe) -> list[tuple[str, str]]:
         missing.append(("model.base", "HF folder of the base model, with its tokenizer.model"))
     if recipe.model.base == "make" and "base" not in stages and needs_base:
         missing.append(("stages", "model.base=make needs the stage base before shards"))
-    for stage, producer, key in (("shards", "corpus", "inputs.corpus"), ("pretrain", "shards", "inputs.shards"), ("pretrain", "import", "inputs.checkpoint")):
+    for stage, producer, key in (
+        ("shards", "corpus", "inputs.corpus"),
+        ("pretrain", "shards", "inputs.shards"),
+        ("pretrain", "import", "inputs.checkpoint"),
+    ):
         if stage in stages and producer not in stages and getattr(recipe.inputs, key.split(".")[1]) is None:
             missing.append((key, f"stage {stage} needs it when stage {producer} is left out"))
     if "finetune" in stages and recipe.finetune and recipe.finetune.path is None:
         missing.append(("finetune.path", "training rows of the benchmark"))
     if "score" in stages:
-        missing += [(f"score.paths.{b}", "the benchmark's file") for b in recipe.score.benchmarks if b not in recipe.score.paths]
+        missing += [
+            (f"score.paths.{b}", "the benchmark's file") for b in recipe.score.benchmarks if b not in recipe.score.paths
+        ]
     return missing

@@ -1,4 +1,6 @@
-"""Recipes: what to run. `compose` turns a name and overrides into a checked, frozen `Recipe`; `load` reads a resolved one back."""
+"""Recipes: what to run. `compose` turns a name and overrides into a checked, frozen `Recipe`; `load` reads a resolved
+one back.
+"""
 
 from toolkit.recipe.compose import Composed, compose, list_recipes, load, save
 from toolkit.recipe.schema import Recipe

@@ -1,11 +1,14 @@
-"""The rules between a recipe's values: what must divide what, what cannot be combined. Each refusal names keys and values.
+"""The rules between a recipe's values: what must divide what, what cannot be combined.
 
 Decides only what is impossible; what is unwise or does not fit in memory is the plan's to say.
 """
 
 from __future__ import annotations
 
+import re
+
 from toolkit.errors import RecipeError, nearest
+from toolkit.hardware import gpu
 from toolkit.recipe.schema import STAGES, Recipe, Train
 
 EXTRA_TOKENS = {"meditron": 17, "none": 0}
@@ -19,9 +22,16 @@ def check(recipe: Recipe, where: str = "") -> None:
             raise RecipeError(f"unknown stage '{stage}' in stages", where=where, do=nearest(stage, STAGES))
     if not recipe.stages:
         raise RecipeError("'stages' is empty", where=where, do="name at least one stage")
+    _need(
+        re.fullmatch(r"[A-Za-z0-9][\w.-]*", recipe.name) is not None,
+        f"name {recipe.name!r} cannot begin a folder's name",
+        where,
+        "use letters, digits, '-', '_' and '.'",
+    )
     _positive(recipe, where)
     _layout(recipe, where)
     _train(recipe.train, where)
+    _rest(recipe, where)
     _stages(recipe, where)
 
 
@@ -34,7 +44,12 @@ def _positive(recipe: Recipe, where: str) -> None:
     counts = {
         "model": ("layers", "hidden", "ffn", "heads", "kv_heads", "base_vocab", "max_positions"),
         "parallel": ("tp", "pp", "cp", "vp"),
-        "train": ("steps", "seq_length", "micro_batch", "global_batch", "save_every", "keep", "valid_every"),
+        "train": (
+            *("steps", "decay_steps", "seq_length", "micro_batch", "global_batch"),
+            *("save_every", "keep", "valid_every", "valid_batches"),
+        ),
+        "data": ("shard_workers",),
+        "score": ("limit", "batch_tokens"),
         "finetune": ("epochs", "steps", "micro_batch", "global_batch", "seq_length", "save_every", "valid_every"),
         "cluster": ("nodes", "devices_per_node", "time_limit_min"),
     }
@@ -47,29 +62,72 @@ def _positive(recipe: Recipe, where: str) -> None:
 
 def _layout(recipe: Recipe, where: str) -> None:
     model, par, train = recipe.model, recipe.parallel, recipe.train
-    _need(model.hidden % model.heads == 0, f"model.heads={model.heads} does not divide model.hidden={model.hidden}", where)
-    _need(model.heads % model.kv_heads == 0, f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}", where)
+    _need(
+        model.hidden % model.heads == 0, f"model.heads={model.heads} does not divide model.hidden={model.hidden}", where
+    )
+    _need(
+        model.heads % model.kv_heads == 0,
+        f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}",
+        where,
+    )
     _need(model.heads % par.tp == 0, f"parallel.tp={par.tp} does not divide model.heads={model.heads}", where)
-    _need(model.kv_heads % par.tp == 0, f"parallel.tp={par.tp} does not divide model.kv_heads={model.kv_heads} (KV groups)", where)
+    _need(
+        model.kv_heads % par.tp == 0,
+        f"parallel.tp={par.tp} does not divide model.kv_heads={model.kv_heads} (KV groups)",
+        where,
+    )
     _need(model.ffn % par.tp == 0, f"parallel.tp={par.tp} does not divide model.ffn={model.ffn}", where)
+    _need(
+        (model.hidden // model.heads) % 2 == 0,
+        f"model.hidden={model.hidden} / model.heads={model.heads} is odd, and rotary positions turn pairs",
+        where,
+    )
     stages = par.pp * (par.vp or 1)
-    _need(model.layers % stages == 0, f"parallel.pp={par.pp} x vp={par.vp or 1} does not divide model.layers={model.layers}", where)
-    _need(par.vp is None or par.pp > 1, f"parallel.vp={par.vp} needs parallel.pp above 1", where)
-    _need(not par.sequence or par.tp > 1, "parallel.sequence=true needs parallel.tp above 1", where)
-    _need(train.seq_length % (2 * par.cp if par.cp > 1 else 1) == 0, f"parallel.cp={par.cp} x 2 does not divide train.seq_length", where)
-    _need(not par.sequence or train.seq_length % par.tp == 0, f"parallel.tp={par.tp} does not divide train.seq_length={train.seq_length}", where)
+    _need(
+        model.layers % stages == 0,
+        f"parallel.pp={par.pp} x vp={par.vp or 1} does not divide model.layers={model.layers}",
+        where,
+    )
+    _need(par.vp is None or par.pp > 1, f"parallel.vp={par.vp} needs parallel.pp={par.pp} above 1", where)
+    _need(not par.sequence or par.tp > 1, f"parallel.sequence=true needs parallel.tp={par.tp} above 1", where)
+    lengths = {"train": train.seq_length}
+    if recipe.finetune is not None:
+        lengths["finetune"] = recipe.finetune.seq_length
+    for name, length in lengths.items():
+        _need(
+            length % (2 * par.cp if par.cp > 1 else 1) == 0,
+            f"parallel.cp={par.cp} x 2 does not divide {name}.seq_length={length}",
+            where,
+        )
+        _need(
+            not par.sequence or length % par.tp == 0,
+            f"parallel.tp={par.tp} does not divide {name}.seq_length={length}",
+            where,
+        )
+        _need(
+            length <= model.max_positions,
+            f"{name}.seq_length={length} is above model.max_positions={model.max_positions}",
+            where,
+        )
     devices, per_model = recipe.cluster.nodes * recipe.cluster.devices_per_node, par.tp * par.pp * par.cp
     _need(
         devices % per_model == 0,
-        f"tp x pp x cp = {per_model} does not divide the cluster's {devices} devices",
+        f"parallel.tp={par.tp} x parallel.pp={par.pp} x parallel.cp={par.cp} = {per_model} does not divide "
+        f"cluster.nodes={recipe.cluster.nodes} x cluster.devices_per_node={recipe.cluster.devices_per_node} = {devices}",
         where,
-        f"set cluster.nodes and cluster.devices_per_node (now {recipe.cluster.nodes} x {recipe.cluster.devices_per_node}) to a multiple",
+        f"make the cluster's devices a multiple of {per_model}",
     )
-    _batch("train", train.micro_batch, train.global_batch, devices // per_model, where)
+    dp = devices // per_model
+    _batch("train", train.micro_batch, train.global_batch, dp, where)
     if recipe.finetune is not None:
-        _batch("finetune", recipe.finetune.micro_batch, recipe.finetune.global_batch, devices // per_model, where)
-    for name, length in (("train", train.seq_length), ("finetune", recipe.finetune.seq_length if recipe.finetune else 0)):
-        _need(length <= model.max_positions, f"{name}.seq_length={length} is above model.max_positions={model.max_positions}", where)
+        _batch("finetune", recipe.finetune.micro_batch, recipe.finetune.global_batch, dp, where)
+    micro_batches = train.global_batch // (train.micro_batch * dp)
+    _need(
+        par.vp is None or micro_batches % par.pp == 0,
+        f"parallel.vp={par.vp} needs micro-batches in multiples of parallel.pp={par.pp}, "
+        f"and train.global_batch={train.global_batch} makes {micro_batches}",
+        where,
+    )
 
 
 def _batch(section: str, micro: int, total: int, dp: int, where: str) -> None:
@@ -83,22 +141,66 @@ def _batch(section: str, micro: int, total: int, dp: int, where: str) -> None:
 
 def _train(train: Train, where: str) -> None:
     _need(train.lr > 0, f"train.lr={train.lr} must be above 0", where)
-    _need(0 <= train.min_lr <= train.lr, f"train.min_lr={train.min_lr} must lie between 0 and train.lr={train.lr}", where)
+    _need(
+        0 <= train.min_lr <= train.lr, f"train.min_lr={train.min_lr} must lie between 0 and train.lr={train.lr}", where
+    )
     horizon = train.decay_steps if train.decay_steps is not None else train.steps
     _need(horizon >= train.steps, f"train.decay_steps={horizon} is below train.steps={train.steps}", where)
-    _need(0 <= train.warmup_steps < horizon, f"train.warmup_steps={train.warmup_steps} must lie between 0 and {horizon - 1}", where)
+    _need(
+        0 <= train.warmup_steps < horizon,
+        f"train.warmup_steps={train.warmup_steps} must lie between 0 and {horizon - 1}",
+        where,
+    )
     _need(train.seed >= 1, f"train.seed={train.seed} must be 1 or more", where)
-    for name in ("beta1", "beta2"):
-        _need(0 <= getattr(train, name) < 1, f"train.{name}={getattr(train, name)} must be at least 0 and below 1", where)
+    _within("train", train, ("beta1", "beta2"), where, below=1)
+    _within("train", train, ("weight_decay", "clip_grad"), where)
+    _need(train.eps > 0, f"train.eps={train.eps} must be above 0", where)
+
+
+def _rest(recipe: Recipe, where: str) -> None:
+    for name in ("rope_base", "norm_eps", "init_std"):
+        value = getattr(recipe.model, name)
+        _need(value > 0, f"model.{name}={value} must be above 0", where)
+    _within("corpus", recipe.corpus, ("valid_fraction", "max_bad_fraction"), where, below=1)
+    _within("data", recipe.data, ("workers",), where)
+    asked = recipe.finetune
+    if asked is not None:
+        _need(asked.lr > 0, f"finetune.lr={asked.lr} must be above 0", where)
+        _need(
+            0 <= asked.min_lr <= asked.lr,
+            f"finetune.min_lr={asked.min_lr} must lie between 0 and finetune.lr={asked.lr}",
+            where,
+        )
+        _within("finetune", asked, ("warmup_fraction",), where, below=1)
+    if recipe.cluster.device == "gpu" and recipe.cluster.gpu is not None:
+        try:
+            gpu(recipe.cluster.gpu)
+        except RecipeError as err:
+            raise RecipeError(f"cluster.gpu: {err.what}", where=where, do=err.do) from None
+
+
+def _within(section: str, part: object, names: tuple[str, ...], where: str, below: float | None = None) -> None:
+    for name in names:
+        value = getattr(part, name)
+        ok = value >= 0 and (below is None or value < below)
+        limit = "" if below is None else f" and below {below}"
+        _need(ok, f"{section}.{name}={value} must be at least 0{limit}", where)
 
 
 def _stages(recipe: Recipe, where: str) -> None:
-    _need("finetune" not in recipe.stages or recipe.finetune is not None, "stage finetune needs a 'finetune' section", where)
+    _need(
+        "finetune" not in recipe.stages or recipe.finetune is not None,
+        "stage finetune needs a 'finetune' section",
+        where,
+    )
     seen: set[str] = set()
     for stage in recipe.stages:
         _need(stage == "export" or stage not in seen, f"stage '{stage}' stands twice in stages", where)
         if stage == "export":
-            _need(bool(seen & {*TRAINING_STAGES}) or recipe.inputs.checkpoint is not None, "export has no training before it", where,
-                  "put pretrain or finetune before it, or give inputs.checkpoint")
+            _need(
+                bool(seen & {*TRAINING_STAGES}) or recipe.inputs.checkpoint is not None,
+                "export has no training before it",
+                where,
+                "put pretrain or finetune before it, or give inputs.checkpoint",
+            )
         seen.add(stage)
-    _need(0 <= recipe.corpus.valid_fraction < 1, f"corpus.valid_fraction={recipe.corpus.valid_fraction} must be at least 0 and below 1", where)

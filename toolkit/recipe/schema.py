@@ -1,7 +1,7 @@
 """The shape of a resolved recipe: frozen dataclasses, one per group, with the defaults that every recipe shares.
 
-Decides names, types and units of the values; the rules between values are in `rules`, reading and composing in `compose`.
-A value of `None` means "not stated": the stage that needs it says so.
+Decides names, types and units of the values; the rules between values are in `rules`, reading and composing in
+`compose`. A value of `None` means "not stated": the stage that needs it says so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-STAGES = ("corpus", "base", "shards", "preflight", "import", "pretrain", "export", "finetune", "score", "report", "images")
+STAGES = ("corpus", "base", "shards", "import", "pretrain", "export", "finetune", "score", "report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,9 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything a job reads. `stages` run in this order; an export takes the model of the nearest training before it."""
+    """Everything a job reads. `stages` run in this order; an export takes the model of the nearest training before
+    it.
+    """
 
     name: str
     title: str

@@ -1,10 +1,11 @@
-"""Plain mappings into frozen dataclasses, strictly: unknown keys, missing keys and wrong types are `RecipeError`s that name the key.
+"""Plain mappings into frozen dataclasses, strictly: an unknown key, a missing one or a wrong type is a `RecipeError`.
 
 Decides what counts as a value of a type (an int is a float, "1e-4" is not an int); leaves meaning to the rules.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import types
@@ -18,7 +19,9 @@ T = TypeVar("T")
 
 
 class KeyProblem(RecipeError):
-    """A recipe error that knows the dotted key it is about, so that the caller can say which file or argument gave it."""
+    """A recipe error that knows the dotted key it is about, so that the caller can say which file or argument gave
+    it.
+    """
 
     def __init__(self, key: str, what: str, do: str = "") -> None:
         super().__init__(what, do=do)
@@ -74,10 +77,8 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if type(value) is not kind:

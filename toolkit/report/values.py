@@ -6,8 +6,9 @@ Decides how a number, a duration or a foreign string is shown; knows nothing of 
 from __future__ import annotations
 
 import math
+import reprlib
 import unicodedata
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import Any
 
 LARGEST = 1e15
@@ -15,6 +16,8 @@ LARGEST = 1e15
 
 TEXT_LIMIT = 400
 _KEEP = {"\n", "\t"}
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 _JOINERS = {"\u200c", "\u200d"}
 
 
@@ -40,7 +43,9 @@ def text(value: Any, limit: int = TEXT_LIMIT) -> str:
 
     Direction marks and control codes could reorder or hide what stands around them, so they show as `\\uXXXX`.
     """
-    raw = value if isinstance(value, str) else str(value)
+    # Containers are abbreviated: YAML aliases can make a few lines of them as long as the disk is large.
+    scalar = value is None or isinstance(value, (str, int, float, date))
+    raw = str(value) if scalar else _SHORT.repr(value)
     raw, cut = raw[:limit], len(raw) > limit
     out = []
     for char in raw:

@@ -55,7 +55,11 @@ def find(name: str, root: str | Path = "runs") -> Run:
         else:
             path = Path(root) / name
             if not (path / "recipe.yaml").is_file():
-                raise RunError(f"no run '{name}'", where=root, do=nearest(name, [p.name for p in known]) or "start one with recipe=NAME")
+                raise RunError(
+                    f"no run '{name}'",
+                    where=root,
+                    do=nearest(name, [p.name for p in known]) or "start one with recipe=NAME",
+                )
     return Run(path=path.resolve(), recipe=load(path / "recipe.yaml"))
 
 

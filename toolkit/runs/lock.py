@@ -22,7 +22,12 @@ def held(run: Path) -> Iterator[None]:
         except BlockingIOError:
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
-            raise RunBusy("another process is working on this run", where=run, why=f"holder: {holder}", do="wait for it or end it, then try again") from None
+            raise RunBusy(
+                "another process is working on this run",
+                where=run,
+                why=f"holder: {holder}",
+                do="wait for it or end it, then try again",
+            ) from None
         handle.truncate(0)
         handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
         handle.flush()

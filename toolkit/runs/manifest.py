@@ -1,4 +1,4 @@
-"""What a run was started with: command, code, packages, machine. Written once; holds no environment variable's value."""
+"""What a run was started with: command, code, packages, machine. Written once; holds no environment variable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("meditron-toolkit", "torch", "nemo-toolkit", "megatron-core", "transformers", "sentencepiece", "submitit", "hydra-core")
+_PACKAGES = (
+    "meditron-toolkit",
+    "torch",
+    "nemo-toolkit",
+    "megatron-core",
+    "transformers",
+    "sentencepiece",
+    "submitit",
+    "hydra-core",
+)
 
 
 def manifest(run: str, command: Sequence[str]) -> dict[str, Any]:
@@ -44,7 +53,9 @@ def _git(root: Path) -> dict[str, Any]:
 
     def ask(*args: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20, check=True)
+            done = subprocess.run(
+                ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout

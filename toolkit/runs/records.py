@@ -14,7 +14,16 @@ from toolkit import files
 from toolkit.runs.folder import Run, read_json_or_fail
 
 
-def record_done(run: Run, ident: str, *, stage: str, started: float, inputs: Mapping[str, str], outputs: Mapping[str, Path], result: Any) -> None:
+def record_done(
+    run: Run,
+    ident: str,
+    *,
+    stage: str,
+    started: float,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, Path],
+    result: Any,
+) -> None:
     """Write done.json last of all. Outputs are paths below the stage's folder; inputs are {name: hash}."""
     folder, ended = run.stage(ident), time.time()
     files.write_json(

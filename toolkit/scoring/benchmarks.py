@@ -101,6 +101,10 @@ def parse(path: Path) -> Benchmark:
     for key in values.get("fields", {}):
         if key not in _FIELDS:
             raise DataError(f"fields: unknown item field '{key}'", where=path, do=nearest(key, _FIELDS))
+    if values["format"] != "csv_folder":  # whose columns are known by their order
+        for wanted in (("question", "prompt"), ("answer",)):
+            if not set(wanted) & set(values.get("fields", {})):
+                raise DataError(f"fields does not say where the {' or '.join(wanted)} is", where=path)
     return Benchmark(name=path.stem, **values)
 
 

@@ -69,8 +69,7 @@ def request(loaded: LoadedModel, item: Item, *, mode: str, instruction: str = ""
         prefix, tails = encoded(dataclasses.replace(item, context=""))
         if len(prefix) <= room:
             return Request(item=item, prefix=prefix, tails=tails, cut="context")
-    kept = prefix[-(room - len(head)) :] if room > len(head) else []
-    return Request(item=item, prefix=head + kept, tails=tails, cut="prompt")
+    return Request(item=item, prefix=head + prefix[len(head) - room :], tails=tails, cut="prompt")
 
 
 def _divide(

@@ -189,15 +189,15 @@ def _reading_notes(
     notes = []
     window = f"the model's window of {loaded.window} tokens"
     if cuts["context"]:
-        notes.append(f"{cuts['context']} contexts were longer than {window}: their middle was left out")
+        notes.append(f"contexts longer than {window}, their middle left out: {cuts['context']}")
     if cuts["prompt"]:
-        notes.append(f"{cuts['prompt']} prompts do not fit {window} even without context: their beginning was cut")
+        notes.append(f"prompts longer than {window} even without context, their beginning cut: {cuts['prompt']}")
     split = sum(not r.one_token for r in asked) if mode == "letter" else 0
     if split:
-        notes.append(f"the tokenizer splits the answers of {split} items: judged by the likelihood of all their tokens")
+        notes.append(f"items whose answers share their first token, judged by all of their tokens: {split}")
     ties = sum(values.count(max(values)) > 1 for values in deciding)
     if ties:
-        notes.append(f"{ties} items have several equally likely answers: the first was taken")
+        notes.append(f"items with several equally likely answers, the first taken: {ties}")
     return notes
 
 

@@ -169,7 +169,7 @@ def load_model(folder: str | Path, *, name: str | None = None) -> LoadedModel:
         window=getattr(model.config, "max_position_embeddings", None),
         device="cuda" if cuda else "cpu",
         dtype=str(dtype).removeprefix("torch."),
-        notes=(f"{unused} tensors in the files are no part of the model",) if unused else (),
+        notes=(f"tensors in the files that are no part of the model: {unused}",) if unused else (),
     )
 
 

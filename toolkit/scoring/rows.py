@@ -89,11 +89,16 @@ def _item(
             raise DataError(f"the field '{fields[key]}' is empty", where=where)
     options = _options(spec, row, fields.get("options"), where)
     group = row.get(fields.get("group", ""))
+    group = "" if group is None else str(group)
+    try:
+        "".join((fallback_id, *texts.values(), *options, group)).encode()
+    except UnicodeEncodeError:
+        raise DataError("the row holds half a character (a lone surrogate)", where=where) from None
     return Item(
         **{"id": fallback_id, **texts},
         options=options,
         gold=_gold(spec, _need(row, fields.get("answer", "answer"), where), options, where),
-        group="" if group is None else str(group),
+        group=group,
         listed=spec.listed,
     )
 
@@ -120,7 +125,7 @@ def _options(spec: Benchmark, row: Mapping[str, Any], name: str | list[str] | No
         return spec.answers
     value = [_need(row, column, where) for column in name] if isinstance(name, list) else _need(row, name, where)
     if isinstance(value, dict):
-        if list(sorted(value)) != list(LETTERS[: len(value)]):
+        if sorted(value) != list(LETTERS[: len(value)]):
             raise DataError(f"the options must be under A, B, C ..., not {list(value)}"[:200], where=where)
         value = [value[key] for key in sorted(value)]
     if not isinstance(value, list) or not all(isinstance(option, str) for option in value):

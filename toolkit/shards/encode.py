@@ -5,22 +5,23 @@ Decides what makes a row a document; leaves counting and writing to `build`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
-import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit import tokenizer as tokenizers
 from toolkit.errors import ShardError
 from toolkit.shards.format import numpy_dtype
 from toolkit.shards.rows import MAX_ROW_BYTES, rows
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 _CHUNK_ROWS, _CHUNK_BYTES = 512, 1 << 20
-_IN_FLIGHT = 3  # chunks for each worker: one in work, one on the way in, one on the way out
 _TEXT_KEPT = 2000
 
 
@@ -72,27 +73,11 @@ def encode_all(inputs: Sequence[Path], settings: Settings, workers: int) -> Iter
             for chunk in _chunks(path):
                 yield encode(chunk, tokenizer, settings)
         return
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # Spawned, not forked: the process that builds may have threads (progress, torch), and their locks would come along.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(settings,))
-    waiting = deque()
-    try:
+    with _Workers(settings, workers) as pool:
         for path in inputs:
             for chunk in _chunks(path):
-                waiting.append(pool.submit(_work, chunk))
-                if len(waiting) >= _IN_FLIGHT * workers:
-                    yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as err:
-        raise ShardError(
-            "a worker process died", why="most often the machine ran out of memory", do="use fewer workers"
-        ) from err
-    finally:
-        pool.shutdown(cancel_futures=True)
+                yield from pool.give(chunk)
+        yield from pool.rest()
 
 
 def encode(chunk: Chunk, tokenizer: tokenizers.Tokenizer, settings: Settings) -> Encoded:
@@ -156,23 +141,80 @@ def _chunks(path: Path) -> Iterator[Chunk]:
         yield Chunk(file=str(path), rows=taken, read=at - before)
 
 
-_worker: tuple[tokenizers.Tokenizer, Settings] | None = None
+class _Workers:
+    """Processes that take chunks in turn, so that their answers come in order; each has a pipe of its own and one chunk.
+
+    No lock or queue is shared: a worker that is killed is an end of file on its pipe, and so is a killed parent.
+    """
+
+    def __init__(self, settings: Settings, count: int) -> None:
+        from multiprocessing import get_context
+
+        # Spawned, not forked: whoever builds may have threads (progress, torch), and their locks would come along.
+        context = get_context("spawn")
+        self._turn, self._team = 0, []
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, settings), daemon=True)
+            self._team.append((process, ours))
+            process.start()
+            theirs.close()
+        self._busy = [False] * count
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def give(self, chunk: Chunk) -> Iterator[Encoded]:
+        """Hand over a chunk, and yield what the worker whose turn it is had in work."""
+        yield from self._answer()
+        try:
+            self._team[self._turn][1].send(chunk)
+        except OSError as err:
+            raise _died() from err
+        self._busy[self._turn] = True
+        self._turn = (self._turn + 1) % len(self._team)
+
+    def rest(self) -> Iterator[Encoded]:
+        for _ in self._team:
+            yield from self._answer()
+            self._turn = (self._turn + 1) % len(self._team)
+
+    def _answer(self) -> Iterator[Encoded]:
+        if self._busy[self._turn]:
+            self._busy[self._turn] = False
+            try:
+                answer = self._team[self._turn][1].recv()
+            except (EOFError, OSError) as err:
+                raise _died() from err
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+
+    def __exit__(self, *_: object) -> None:
+        for process, pipe in self._team:
+            pipe.close()
+            process.terminate()
+        for process, _pipe in self._team:
+            process.join()
 
 
-def _start(settings: Settings) -> None:
-    """Prepare a worker process: Ctrl-C is the parent's to handle, and a killed parent leaves no orphans."""
-    global _worker
+def _died() -> ShardError:
+    return ShardError(
+        "a worker process died",
+        why="most often the machine ran out of memory",
+        do="use fewer workers, then run it again",
+    )
+
+
+def _work(pipe: Connection, settings: Settings) -> None:
+    """The life of a worker process; Ctrl-C is for its parent to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = tokenizers.load(settings.tokenizer), settings
-
-
-def _end_with_parent() -> None:
-    from multiprocessing import parent_process
-
-    parent_process().join()
-    os._exit(1)
-
-
-def _work(chunk: Chunk) -> Encoded:
-    return encode(chunk, *_worker)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone, or needs no more
+        try:
+            tokenizer = tokenizers.load(settings.tokenizer)
+            while True:
+                pipe.send(encode(pipe.recv(), tokenizer, settings))
+        except (EOFError, OSError):
+            raise
+        except Exception as err:  # for the parent to raise
+            pipe.send(err)

@@ -18,11 +18,18 @@ _MODULES = {"import": "import_"}  # a keyword cannot name a module
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
-        raise UsageError("give a run folder and a stage", do="example: python -m toolkit.stages runs/demo-20260101-120000-ab12 corpus")
+        raise UsageError(
+            "give a run folder and a stage",
+            do="example: python -m toolkit.stages runs/demo-20260101-120000-ab12 corpus",
+        )
     run, ident = find(argv[0]), argv[1]
     step = next((s for s in steps(run.recipe) if s.id == ident), None)
     if step is None:
-        raise UsageError(f"this run has no stage '{ident}'", where=run.path, do="its stages: " + ", ".join(s.id for s in steps(run.recipe)))
+        raise UsageError(
+            f"this run has no stage '{ident}'",
+            where=run.path,
+            do="its stages: " + ", ".join(s.id for s in steps(run.recipe)),
+        )
     context = Context(run=run, step=step)
     context.folder.mkdir(parents=True, exist_ok=True)
     started, read = time.time(), inputs(run, step)
@@ -33,7 +40,9 @@ def main(argv: Sequence[str]) -> int:
         files.write_json(context.folder / f"error{'' if context.rank == 0 else f'-{context.rank}'}.json", err.as_dict())
         raise
     if context.rank == 0:
-        record_done(run, ident, stage=step.stage, started=started, inputs=read, outputs=result.outputs, result=result.figures)
+        record_done(
+            run, ident, stage=step.stage, started=started, inputs=read, outputs=result.outputs, result=result.figures
+        )
     return 0
 
 

@@ -1,4 +1,6 @@
-"""Stage base: a tokenizer trained on the corpus and a small random HF model around it, for runs without a real base model."""
+"""Stage base: a tokenizer trained on the corpus and a small random HF model around it, for runs without a real base
+model.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ def run(context: Context) -> Result:
     corpus = context.made("corpus", "corpus") or Path(str(context.recipe.inputs.corpus))
     text = corpus / "train.jsonl"
     if not text.is_file():
-        raise RunError("no corpus to train the base model's tokenizer on", where=text, do="put the stage corpus before base, or give inputs.corpus")
+        raise RunError(
+            "no corpus to train the base model's tokenizer on",
+            where=text,
+            do="put the stage corpus before base, or give inputs.corpus",
+        )
     pieces = context.folder / "tokenizer"
     tokenizer.train(_texts(text), pieces, vocab_size=model.base_vocab, seed=seed, model_max_length=model.max_positions)
     out = context.folder / "hf"

@@ -1,4 +1,6 @@
-"""What a stage is given: its recipe, its folder, what earlier stages made; and the hashes that decide whether it must run again."""
+"""What a stage is given: its recipe, its folder, what earlier stages made; and the hashes that decide whether it must
+run again.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,11 @@ class Context:
             if kind in (step.stage, step.id):
                 record = done(self.run, step.id)
                 if record is None or name not in record["names"]:
-                    raise RunError(f"stage {step.id} has not made '{name}'", where=self.run.path, do=f"run it first: run={self.run.path}")
+                    raise RunError(
+                        f"stage {step.id} has not made '{name}'",
+                        where=self.run.path,
+                        do=f"run it first: run={self.run.path}",
+                    )
                 return self.run.stage(step.id) / record["names"][name]
         return None
 
@@ -71,13 +77,17 @@ class Context:
 
 
 def inputs(run: Run, step: Step) -> dict[str, str]:
-    """Hashes of everything that `step` reads: the recipe, what earlier stages made, files from outside (by size and time)."""
+    """Hashes of everything that `step` reads: the recipe, what earlier stages made, files from outside (by size and
+    time).
+    """
     recipe = (run.path / "recipe.yaml").read_bytes()
     found = {"recipe.yaml": hashlib.sha256(recipe).hexdigest()}
     for need in step.needs:
         record = done(run, need)
         if record is None:
-            raise RunError(f"stage {need} has left no done.json", where=run.stage(need), do=f"run it again: run={run.path}")
+            raise RunError(
+                f"stage {need} has left no done.json", where=run.stage(need), do=f"run it again: run={run.path}"
+            )
         found.update({f"{need}/{name}": digest for name, digest in record["outputs"].items()})
     for key, path in _external(run.recipe, step.stage).items():
         found[key] = files.stat_fingerprint(path)
@@ -89,7 +99,10 @@ def _external(recipe: Recipe, stage: str) -> dict[str, str]:
     if stage == "corpus":
         named = {f"corpus.sources.{name}.path": source.path for name, source in recipe.corpus.sources.items()}
     elif stage in ("shards", "import", "export"):
-        named = {"model.base": recipe.model.base if recipe.model.base != "make" else None, "inputs.corpus": recipe.inputs.corpus}
+        named = {
+            "model.base": recipe.model.base if recipe.model.base != "make" else None,
+            "inputs.corpus": recipe.inputs.corpus,
+        }
     elif stage in ("pretrain", "finetune"):
         named = {"inputs.shards": recipe.inputs.shards, "inputs.checkpoint": recipe.inputs.checkpoint}
         if recipe.finetune and stage == "finetune":

@@ -8,7 +8,9 @@ from toolkit.stages.context import Context, Result
 
 def run(context: Context) -> Result:
     asked, seed = context.recipe.corpus, context.recipe.train.seed
-    sources = [corpus.Source(kind=s.kind, path=s.path, subset=name, options=s.options) for name, s in asked.sources.items()]
+    sources = [
+        corpus.Source(kind=s.kind, path=s.path, subset=name, options=s.options) for name, s in asked.sources.items()
+    ]
     out = context.folder / "corpus"
     report = corpus.build(
         sources=sources,
@@ -25,5 +27,10 @@ def run(context: Context) -> Result:
 
             world.make(source.options).write_tasks(context.folder / "tasks")
             outputs["tasks"] = context.folder / "tasks"
-    figures = {"documents": report.documents_out, "train": report.train, "valid": report.valid, "removed": dict(report.removed)}
+    figures = {
+        "documents": report.documents_out,
+        "train": report.train,
+        "valid": report.valid,
+        "removed": dict(report.removed),
+    }
     return Result(outputs=outputs, figures={**figures, "set_aside": report.set_aside, "characters": report.characters})

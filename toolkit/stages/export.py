@@ -1,4 +1,4 @@
-"""Stage export: the checkpoint of the training before it as an HF model, with the tokenizer that it was trained with."""
+"""Stage export: the checkpoint of the training before it as an HF model, with the tokenizer it was trained with."""
 
 from __future__ import annotations
 

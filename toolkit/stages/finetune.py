@@ -1,4 +1,6 @@
-"""Stage finetune: supervised finetuning on a benchmark's training rows, from the pretrained checkpoint, in every rank."""
+"""Stage finetune: supervised finetuning on a benchmark's training rows, from the pretrained checkpoint, in every
+rank.
+"""
 
 from __future__ import annotations
 
@@ -71,18 +73,28 @@ def _write_rows(context: Context, asked: Finetune, out: Path) -> None:
         tasks = context.made("corpus", "tasks")
         if tasks is None:
             raise DataError("finetune.path=world needs a corpus of kind world", do="give finetune.path=FILE")
-        parts = {name: scoring.benchmarks.load(spec, tasks / f"finetune_{short}.jsonl") for name, short in (("training", "train"), ("validation", "valid"))}
+        parts = {
+            name: scoring.benchmarks.load(spec, tasks / f"finetune_{short}.jsonl")
+            for name, short in (("training", "train"), ("validation", "valid"))
+        }
     else:
         items = scoring.benchmarks.load(spec, asked.path)
         held = items[::_VALID_EVERY_NTH]
         parts = {"training": [i for n, i in enumerate(items) if n % _VALID_EVERY_NTH], "validation": held}
     if not all(parts.values()):
-        raise DataError("too few rows to finetune on", where=asked.path or asked.benchmark, do=f"give more than {_VALID_EVERY_NTH} rows")
+        raise DataError(
+            "too few rows to finetune on",
+            where=asked.path or asked.benchmark,
+            do=f"give more than {_VALID_EVERY_NTH} rows",
+        )
     parts["test"] = parts["validation"]
     for name, items in parts.items():
         with files.atomic_write(out / f"{name}.jsonl") as handle:
             for item in items:
-                row = {"input": scoring.letter_prompt(item, spec.instruction), "output": scoring.letter_answer(item).strip()}
+                row = {
+                    "input": scoring.letter_prompt(item, spec.instruction),
+                    "output": scoring.letter_answer(item).strip(),
+                }
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
     files.write_json(out / "ready.json", {name: len(items) for name, items in parts.items()})
 

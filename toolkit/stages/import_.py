@@ -15,5 +15,10 @@ def run(context: Context) -> Result:
         padded_vocab_size=context.layout.vocab_padded,
         new_rows=context.recipe.model.new_rows,
     )
-    figures = {"parameters": made.parameters, "vocabulary": made.vocab_size, "padded": made.padded_vocab_size, "bytes": made.nbytes}
+    figures = {
+        "parameters": made.parameters,
+        "vocabulary": made.vocab_size,
+        "padded": made.padded_vocab_size,
+        "bytes": made.nbytes,
+    }
     return Result(outputs={"checkpoint": out}, figures=figures)

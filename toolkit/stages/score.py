@@ -22,7 +22,16 @@ def run(context: Context) -> Result:
     for name, folder in models(context).items():
         loaded = scoring.load_model(folder, name=name)
         for spec, items in made:
-            scores.append(scoring.score(model=loaded, items=items, benchmark=spec, name=name, limit=asked.limit, batch_tokens=asked.batch_tokens))
+            scores.append(
+                scoring.score(
+                    model=loaded,
+                    items=items,
+                    benchmark=spec,
+                    name=name,
+                    limit=asked.limit,
+                    batch_tokens=asked.batch_tokens,
+                )
+            )
             print(f"{name} {spec.name} {scores[-1].accuracy:.4f}", flush=True)
     scoring.write(context.folder, scores)
     outputs = {name: context.folder / f"{name}.{kind}" for name, kind in (("scores", "json"), ("predictions", "jsonl"))}

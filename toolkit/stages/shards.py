@@ -16,7 +16,9 @@ def run(context: Context) -> Result:
     out = context.folder / "shards"
     shutil.rmtree(out, ignore_errors=True)
     words = tokenizer.MEDITRON_TOKENS if recipe.model.extra_tokens == "meditron" else ()
-    extended = tokenizer.extend(context.hf_base(), out / "tokenizer", words, model_max_length=recipe.model.max_positions)
+    extended = tokenizer.extend(
+        context.hf_base(), out / "tokenizer", words, model_max_length=recipe.model.max_positions
+    )
     if extended.vocab_size != context.layout.vocab:
         raise RecipeError(
             f"the tokenizer has {extended.vocab_size} tokens, the recipe's model {context.layout.vocab}",
@@ -33,5 +35,9 @@ def run(context: Context) -> Result:
             max_bad_fraction=recipe.corpus.max_bad_fraction,
             workers=recipe.data.shard_workers,
         )
-        figures |= {f"{part}_documents": built.documents, f"{part}_tokens": built.tokens, f"{part}_bad_rows": built.bad_rows}
+        figures |= {
+            f"{part}_documents": built.documents,
+            f"{part}_tokens": built.tokens,
+            f"{part}_bad_rows": built.bad_rows,
+        }
     return Result(outputs={"shards": out}, figures=figures)

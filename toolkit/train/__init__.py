@@ -1,4 +1,6 @@
-"""Training on NeMo and Megatron-core: the only package that knows their names. Everything heavy is imported inside the job."""
+"""Training on NeMo and Megatron-core: the only package that knows their names. Everything heavy is imported inside
+the job.
+"""
 
 from toolkit.train.job import FinetuneJob, Job, PretrainJob
 

@@ -1,4 +1,6 @@
-"""What happens beside the training steps: metrics to a file, progress, checkpoints at the end, and two faults of NeMo avoided."""
+"""What happens beside the training steps: metrics to a file, progress, checkpoints at the end, and two faults of NeMo
+avoided.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from toolkit.progress import Progress
 class SafePrinter(ProgressPrinter):
     """NeMo's progress printer without its collective.
 
-    NeMo keeps the printer on rank 0 alone, and after each step it calls Megatron's timers, an all_gather over all ranks (megatron/core/timers.py:
-    get_all_timers_string). The other ranks never join: on gloo the next collective hangs; on NCCL too as soon as a timer is registered. A printer
-    that already is among the callbacks is kept, so NeMo adds none of its own.
+    NeMo keeps the printer on rank 0 alone, and after each step it calls Megatron's timers, an all_gather over all ranks
+    (megatron/core/timers.py: get_all_timers_string). The other ranks never join: on gloo the next collective hangs; on
+    NCCL too as soon as a timer is registered. A printer that already is among the callbacks is kept, so NeMo adds none.
     """
 
     def log_megatron_timers(self, timers: Any) -> None:
@@ -50,7 +52,9 @@ class StepCheckpoint(nl.ModelCheckpoint):
 
 
 class Metrics(pl.Callback):
-    """Rank 0 writes one line a step to metrics.jsonl, and shows progress. A resumed run first drops the lines it will write again."""
+    """Rank 0 writes one line a step to metrics.jsonl, and shows progress. A resumed run first drops the lines it will
+    write again.
+    """
 
     def __init__(self, path: str, steps: int, tokens_per_step: int, label: str) -> None:
         self.path, self.steps, self.tokens_per_step, self.label = Path(path), steps, tokens_per_step, label
@@ -108,8 +112,8 @@ class Metrics(pl.Callback):
 class FinetuneResume(pl.Callback):
     """Resuming inside an epoch of `llm.finetune` without repeating data.
 
-    After a resume the "batch" sampler of NeMo's FineTuningDataModule holds only the batches that are left, while Lightning goes on counting from those
-    already done: the epoch ends early and begins again at the resume point.
+    After a resume the "batch" sampler of NeMo's FineTuningDataModule holds only the batches that are left, while
+    Lightning goes on counting from those already done: the epoch ends early and begins again at the resume point.
     """
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -1,4 +1,6 @@
-"""Everything that a CPU over gloo needs differently from the GPU recipe. One small override; the rest of the recipe stays as it is."""
+"""Everything that a CPU over gloo needs differently from the GPU recipe. One small override; the rest of the recipe
+stays as it is.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from toolkit.recipe.schema import Cluster, Data, Model, Parallel, Train
 class Job:
     """One training. `vocab_rows` counts embedding rows with padding.
 
-    `weights` is a checkpoint whose weights alone are taken (continued pretraining); `resume` one of this very training, taken whole: weights, optimizer,
-    schedule, position in the data. With neither, training starts from random weights.
+    `weights` is a checkpoint whose weights alone are taken (continued pretraining); `resume` one of this very training,
+    taken whole: weights, optimizer, schedule, position in the data. With neither, training starts from random weights.
     """
 
     folder: Path
@@ -46,6 +46,8 @@ class PretrainJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneJob(Job):
-    """`rows` holds training.jsonl and validation.jsonl of `{"input": ..., "output": ...}`; loss falls on the output alone."""
+    """`rows` holds training.jsonl and validation.jsonl of `{"input": ..., "output": ...}`; loss falls on the output
+    alone.
+    """
 
     rows: Path

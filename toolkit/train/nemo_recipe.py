@@ -1,6 +1,7 @@
 """NeMo's own recipe objects (`run.Partial` of llm.pretrain and llm.finetune) from a `Job`, value by value.
 
-Starts from NeMo's shipped llama2_7b recipes, so that what the recipe does not state is what NeMo's people chose. What a CPU needs differently is in `cpu`.
+Starts from NeMo's shipped llama2_7b recipes, so that what the recipe does not state is what NeMo's people chose. What
+a CPU needs differently is in `cpu`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _CONFIGS = {"llama2_7b": llm.Llama2Config7B, "llama2_13b": llm.Llama2Config13B, 
 
 def pretrain_recipe(job: PretrainJob) -> run.Partial:
     train = job.train
-    recipe = llm.llama2_7b.pretrain_recipe(dir=str(job.folder), name="nemo", num_nodes=job.cluster.nodes, num_gpus_per_node=job.cluster.devices_per_node)
+    recipe = llm.llama2_7b.pretrain_recipe(
+        dir=str(job.folder), name="nemo", num_nodes=job.cluster.nodes, num_gpus_per_node=job.cluster.devices_per_node
+    )
     recipe.data = run.Config(
         llm.PreTrainingDataModule,
         paths={
@@ -54,7 +57,12 @@ def pretrain_recipe(job: PretrainJob) -> run.Partial:
 def finetune_recipe(job: FinetuneJob) -> run.Partial:
     train = job.train
     recipe = llm.llama2_7b.finetune_recipe(
-        dir=str(job.folder), name="nemo", num_nodes=job.cluster.nodes, num_gpus_per_node=job.cluster.devices_per_node, peft_scheme=None, seq_length=train.seq_length
+        dir=str(job.folder),
+        name="nemo",
+        num_nodes=job.cluster.nodes,
+        num_gpus_per_node=job.cluster.devices_per_node,
+        peft_scheme=None,
+        seq_length=train.seq_length,
     )
     recipe.data = run.Config(
         FineTuningDataModule,
@@ -74,7 +82,9 @@ def finetune_recipe(job: FinetuneJob) -> run.Partial:
 
 
 def _common(recipe: run.Partial, job: Job, *, label: str) -> None:
-    recipe.model = run.Config(llm.LlamaModel, config=_model(job), tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer)))
+    recipe.model = run.Config(
+        llm.LlamaModel, config=_model(job), tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer))
+    )
     recipe.optim = _optimizer(job)
     recipe.resume = _resume(job)
     recipe.log = run.Config(
@@ -82,7 +92,9 @@ def _common(recipe: run.Partial, job: Job, *, label: str) -> None:
         log_dir=str(job.folder),
         name="nemo",
         use_datetime_version=False,
-        ckpt=run.Config(callbacks.StepCheckpoint, folder=str(job.checkpoints), every=job.train.save_every, keep=job.train.keep),
+        ckpt=run.Config(
+            callbacks.StepCheckpoint, folder=str(job.checkpoints), every=job.train.save_every, keep=job.train.keep
+        ),
     )
     _trainer(recipe.trainer, job, label)
     _strategy(recipe.trainer.strategy, job)
@@ -134,7 +146,9 @@ def _resume(job: Job) -> run.Config | None:
     if job.resume is not None:
         return run.Config(nl.AutoResume, resume_from_path=str(job.resume))
     if job.weights is not None:
-        restore = run.Config(nl.RestoreConfig, path=str(job.weights), load_model_state=True, load_optim_state=False, load_artifacts=False)
+        restore = run.Config(
+            nl.RestoreConfig, path=str(job.weights), load_model_state=True, load_optim_state=False, load_artifacts=False
+        )
         return run.Config(nl.AutoResume, restore_config=restore)
     return None
 

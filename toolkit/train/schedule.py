@@ -10,8 +10,9 @@ from nemo.lightning.pytorch.optim.lr_scheduler import CosineAnnealingScheduler
 class HorizonCosine(CosineAnnealingScheduler):
     """NeMo's cosine with a horizon of its own.
 
-    MegatronStrategy.setup (nemo/lightning/pytorch/strategies/megatron_strategy.py:522) overwrites the scheduler's `max_steps` by the trainer's; MEDITRON's
-    cosine spans two epochs and the run stops after one, so the horizon is put back before the schedule is made.
+    MegatronStrategy.setup (nemo/lightning/pytorch/strategies/megatron_strategy.py:522) overwrites the scheduler's
+    `max_steps` by the trainer's; MEDITRON's cosine spans two epochs and the run stops after one, so the horizon is
+    put back before the schedule is made.
     """
 
     def __init__(self, horizon_steps: int, warmup_steps: int, min_lr: float) -> None:

@@ -1,7 +1,7 @@
-"""The seams that let unmodified megatron-core and NeMo run on a CPU over gloo. With a GPU present every function here does nothing.
+"""The seams that let unmodified megatron-core and NeMo run on a CPU over gloo. With a GPU present they do nothing.
 
-Each seam names the upstream line that it works around (megatron-core 0.15.0, nemo-toolkit 2.6.0). They replace process-wide names of torch, so they
-belong in a training process of its own, never in one that does other work.
+Each seam names the upstream line that it works around (megatron-core 0.15.0, nemo-toolkit 2.6.0). They replace
+process-wide names of torch, so they belong in a training process of its own, never in one that does other work.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class _NoStream:
 
 
 def _cuda_names() -> None:
-    """megatron-core calls torch.cuda unconditionally (parallel_state, random, pipeline schedules, param_and_grad_buffer)."""
+    """megatron-core calls torch.cuda unconditionally (parallel_state, random, pipeline schedules,
+    param_and_grad_buffer).
+    """
     cuda = torch.cuda
     cuda.current_device = lambda: _CPU
     cuda.set_device = lambda *_, **__: None
@@ -103,15 +105,17 @@ def _rng_state() -> None:
 
     mcore_random._set_cuda_rng_state = lambda new_state, device=-1, graph_safe=False: torch.set_rng_state(new_state)
     # Here the "GPU" generator *is* the CPU generator, so this warning has no meaning.
-    logging.getLogger(mcore_random.__name__).addFilter(lambda record: "CPU RNG state changed" not in record.getMessage())
+    logging.getLogger(mcore_random.__name__).addFilter(
+        lambda record: "CPU RNG state changed" not in record.getMessage()
+    )
 
 
 def _distributed_optimizer() -> None:
     """Loading a distributed optimizer whose inner optimizer is torch's AdamW (no Transformer Engine, no Apex).
 
-    Three faults in megatron/core/optimizer/distrib_optimizer.py: before the first step there is no "step" to read (:638, bare assertion); the loaded
-    tensors hold none (:928, KeyError); and every parameter is given the *same* step tensor (:817), so each update counts it up once
-    per parameter and training goes on wrongly without a word.
+    Three faults in megatron/core/optimizer/distrib_optimizer.py: before the first step there is no "step" to read
+    (:638, bare assertion); the loaded tensors hold none (:928, KeyError); and every parameter is given the *same*
+    step tensor (:817), so each update counts it up once per parameter and training goes on wrongly without a word.
     """
     from megatron.core.optimizer import distrib_optimizer
 
@@ -168,8 +172,8 @@ def _nemo_load() -> None:
 def layer_spec(config: Any, vp_stage: int | None = None) -> Any:
     """NeMo's layer spec without Transformer Engine, with a norm that allows sequence parallelism.
 
-    megatron/core/transformer/torch_norm.py:32 refuses sequence parallelism; all that it needs from a norm is the mark on
-    its weight, by which `finalize_model_grads` sums that gradient over the tensor-parallel ranks.
+    megatron/core/transformer/torch_norm.py:32 refuses sequence parallelism; all that it needs from a norm is the mark
+    on its weight, by which `finalize_model_grads` sums that gradient over the tensor-parallel ranks.
     """
     from megatron.core.transformer import transformer_block
     from nemo.collections.llm.gpt.model.base import local_layer_spec

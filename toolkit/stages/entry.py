@@ -13,7 +13,9 @@ from toolkit.runs import find, held
 
 
 def run_stage(run: str, ident: str) -> dict[str, Any]:
-    """Run one stage of the run in folder `run`; returns {"code": exit code, "error": what stopped it before it began, or None}."""
+    """Run one stage of the run in folder `run`; returns {"code": exit code, "error": what stopped it before it began,
+    or None}.
+    """
     try:
         return {"code": _run_stage(run, ident), "error": None}
     except ToolkitError as err:

@@ -1,0 +1,55 @@
+"""megatron-core itself loads what import writes, at several layouts, and what it saves is exported bit-equal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoint.conftest import SMALL
+from toolkit import checkpoint
+
+pytest.importorskip("megatron.core")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tp", "pp", "rows", "tied"),
+    [(1, 1, 128, False), (2, 2, 256, False), (1, 2, 128, True)],  # 256: a larger tp pads more than import did
+)
+def test_core_loads_and_saves(tmp_path, tp, pp, rows, tied):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    hf = tmp_path / "hf"
+    checkpoint.make_random_hf(hf, **{**SMALL, "layers": 4, "tied": tied, "init_std": 0.3})
+    checkpoint.import_hf(hf, tmp_path / "imported", progress=False)
+    command = [
+        *(sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc_per_node", str(tp * pp), str(ROOT / "tests/checkpoint/core_job.py")),
+        *(str(tmp_path / "imported"), str(hf / "config.json"), str(tmp_path / "saved")),
+        *("--tp", str(tp), "--pp", str(pp), "--rows", str(rows)),
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    seen = checkpoint.inspect(tmp_path / "saved")
+    assert not seen.incomplete
+    chunks = {tensor.name: tensor.chunks for tensor in seen.tensors}
+    assert chunks["module.decoder.layers.mlp.linear_fc1.weight"] == 4 * 2 * tp  # core cuts gate and up by TP
+    exported = checkpoint.export_hf(tmp_path / "saved", tmp_path / "back", config=hf, progress=False)
+    assert exported.padded_vocab_size == rows
+    assert checkpoint.diff(hf, tmp_path / "back").equal
+    assert checkpoint.diff(tmp_path / "saved", hf).equal
+
+    if tp * pp == 1:  # the meaning of the tensors too, not their places alone
+        found = torch.load(tmp_path / "saved" / "logits.pt", weights_only=True)
+        with torch.no_grad():
+            expected = AutoModelForCausalLM.from_pretrained(tmp_path / "back")(found["tokens"]).logits
+        assert expected.std() > 0.1  # far from uniform, so that a wrong order of heads or halves would show
+        assert (found["logits"][..., :100] - expected).abs().max() < 1e-4

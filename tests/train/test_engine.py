@@ -1,0 +1,106 @@
+"""The recipe's values reach NeMo's objects; the schedule is the paper's; Megatron and the exported HF model agree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.train.conftest import STEPS, Trained
+from toolkit import checkpoint
+from toolkit.cluster.ranks import run_ranks
+from toolkit.recipe import compose
+from toolkit.runs import Run
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("safe", True), ("stock", False)])
+def test_the_printer_makes_no_collective_of_its_own(kind: str, passes: bool, tmp_path: Path) -> None:
+    """`stock` is the control: when it passes, NeMo has mended its printer and `SafePrinter` can go."""
+    code = run_ranks([sys.executable, str(HERE / "printer_ranks.py"), kind], processes=2, folder=tmp_path, threads=1)
+    assert (code == 0) is passes, (tmp_path / "log").read_text()[-2000:]
+
+
+def probe(recipe: str, folder: Path) -> dict[str, object]:
+    from toolkit.recipe import save
+
+    save(compose(recipe).recipe, folder / "recipe.yaml")
+    words = [sys.executable, str(HERE / "nemo_values.py"), str(folder / "recipe.yaml"), str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_value_of_the_70b_reaches_nemo(tmp_path: Path) -> None:
+    """MEDITRON paper, sections 3 and 4.1, appendix D.1."""
+    assert probe("pretrain_70b", tmp_path) == {
+        "config": "Llama2Config70B",
+        "layers": 80, "hidden": 8192, "ffn": 28672, "heads": 64, "groups": 8,
+        "vocab": 32768, "rope": 10000.0, "eps_norm": 1e-5, "seq": 4096,
+        "recompute": "selective",
+        "lr": 1.5e-4, "wd": 0.1, "b1": 0.9, "b2": 0.95, "eps": 1e-5, "clip": 1.0, "bf16": True,
+        "dist": True, "horizon": 46000, "warmup": 2000, "min_lr": 1e-6,
+        "tp": 8, "pp": 8, "sp": True,
+        "reshardable": True, "fp32_grads": True,
+        "steps": 23000, "nodes": 16, "devices": 8, "accelerator": "gpu",
+        "micro": 2, "global": 512, "seed": 1234,
+        "callbacks": ["SafePrinter", "Metrics"],
+    }  # fmt: skip
+
+
+def test_the_schedule_that_ran_is_the_one_asked_for(parallel: Trained) -> None:
+    """Warm-up over three steps, then a cosine to 1e-4 at the horizon: as NeMo's scheduler counts."""
+    import math
+
+    rates = {row["step"]: row["lr"] for row in parallel.rows if "lr" in row}
+    for step in range(1, STEPS + 1):
+        done = step - 1
+        if done <= 3:
+            wanted = 2e-3 * (done + 1) / 4
+        else:
+            wanted = 1e-4 + 0.5 * (2e-3 - 1e-4) * (1 + math.cos(math.pi * (done - 3) / (STEPS - 3)))
+        assert rates[step] == pytest.approx(wanted, rel=1e-6), step
+
+
+@pytest.mark.parametrize("steps", [0, STEPS])
+def test_exported_model_and_megatron_give_the_same_logits(
+    prepared: Run, parallel: Trained, tmp_path: Path, steps: int
+) -> None:
+    """The imported base (tp=1 reads what import wrote) and the checkpoint of four ranks, fp32."""
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = parallel.checkpoint(steps) if steps else prepared.stage("import") / "checkpoint"
+    words = prepared.stage("shards") / "shards" / "tokenizer"
+    base = prepared.stage("base") / "hf"
+    exported = checkpoint.export_hf(
+        source, tmp_path / "hf", config=base, tokenizer=words, vocab_size=4113, progress=False
+    )
+    tokens = torch.randint(0, 4113, (2, 64), generator=torch.Generator().manual_seed(1))
+    (tmp_path / "tokens.json").write_text(json.dumps(tokens.tolist()))
+    run = [
+        sys.executable,
+        str(HERE / "megatron_logits.py"),
+        str(prepared.path / "recipe.yaml"),
+        str(source),
+        str(words),
+    ]
+    done = subprocess.run(
+        [*run, str(tmp_path / "tokens.json"), str(tmp_path / "out.npy")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    megatron = np.load(tmp_path / "out.npy")[..., : exported.vocab_size]
+    with torch.no_grad():
+        hf = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)(tokens).logits.numpy()
+    assert np.abs(hf - megatron).max() <= 1e-4
+    assert np.abs(hf).max() > 1e-2, "all logits are near zero: nothing was compared"
+    if not steps:  # what import and export changed: the rows that the added tokens need, nothing else
+        found = checkpoint.diff(base, tmp_path / "hf")
+        assert {d.name for d in found.differing} == {"model.embed_tokens.weight", "lm_head.weight"}
+        assert not found.only_a and not found.only_b
