@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_NAMES = 30
+
 
 class ToolkitError(Exception):
     """One paragraph for the user: what happened, where, why, and what to do about it."""
@@ -23,7 +25,7 @@ class ToolkitError(Exception):
         parts = [
             part if part.endswith(("?", "!")) else part.rstrip(". ") + "." for part in (head, self.why, self.do) if part
         ]
-        return " ".join(part[:1].upper() + part[1:] if i else part for i, part in enumerate(parts))
+        return " ".join(_sentence(part) if i else part for i, part in enumerate(parts))
 
     def as_dict(self) -> dict[str, object]:
         fields = {name: getattr(self, name) for name in ("what", "where", "why", "do")}
@@ -92,10 +94,15 @@ class MissingPackage(ToolkitError):
     """A package of an extra is not installed where it is needed."""
 
 
+def _sentence(text: str) -> str:
+    """With a capital, unless it begins with something to type, such as key=value."""
+    return text[:1].upper() + text[1:] if text.split()[0].rstrip(",:;").isalpha() else text
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The hint for a misspelt name: the nearest valid one, or all of them when none is near."""
+    """The hint for a misspelt name: the nearest valid one, or all of them when none is near and they are few."""
     names = sorted(set(valid))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"valid: {', '.join(names)}" if names else ""
+    return f"valid: {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""

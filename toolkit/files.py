@@ -23,13 +23,13 @@ def _part_name(path: Path) -> Path:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota into `DiskFull`; every other error passes."""
+    """Turn a full disk, quota or file-size limit into `DiskFull`; every other error passes."""
     try:
         yield
     except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFull(
-                "no space left while writing",
+                "the file is larger than a limit allows" if err.errno == errno.EFBIG else "no space left while writing",
                 where=path,
                 why="what was written so far has been removed",
                 do="free space or choose another folder, then run the same command again",
@@ -59,24 +59,28 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Fill a part folder beside `path`; it replaces `path` only when the block ends well. Raises `DiskFull`."""
+    """Fill a part folder beside `path`; it replaces `path` only when the block ends well. Raises `DiskFull`; on any
+    error, Ctrl-C included, what was at `path` before is still there.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part_name(path)
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
         with disk_errors(path):
             yield part
             if path.exists():
-                old = path.with_name(f".{path.name}.{os.getpid()}.old")
                 os.replace(path, old)
-                os.replace(part, path)
-                shutil.rmtree(old)
-            else:
-                os.replace(part, path)
+            os.replace(part, path)
+    except BaseException:
+        if old.exists() and not path.exists():  # stopped between the two
+            os.replace(old, path)
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

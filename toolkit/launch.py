@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from toolkit import cli
-from toolkit.errors import RecipeError, UsageError
+from toolkit.errors import RecipeError, UsageError, nearest
 from toolkit.plan import layout, missing_inputs, steps
 from toolkit.plan.show import plan_text
 from toolkit.recipe import compose, list_recipes
@@ -21,6 +21,8 @@ _EPILOG = """examples:
   python -m toolkit.launch recipe=demo train.steps=50          run on this machine
   python -m toolkit.launch run=last                            go on with the newest run where it stopped
 """
+
+_KEYS = {"recipe": "recipe=NAME, as listed by python -m toolkit.launch", "run": "run=RUN, or run=last"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,16 +55,19 @@ def main(argv: Sequence[str]) -> int:
 def _words(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     recipe = run = None
     overrides = []
-    for word in words:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
         key, _, value = word.partition("=")
         if key in ("recipe", "run") and value:
             if (recipe if key == "recipe" else run) is not None:
                 raise UsageError(f"{key}= is given twice")
             recipe, run = (value, run) if key == "recipe" else (recipe, value)
-        elif "=" not in word and not word.startswith("~"):
+        elif key in ("recipe", "run") or ("=" not in word and not word.startswith("~")):
+            names = [name for name, _ in list_recipes()]
+            hint = nearest(word, names).replace("'", "recipe=", 1).replace("'", "") if word not in _KEYS else ""
+            known = f"{key}={following}" if word in _KEYS and following.isidentifier() else _KEYS.get(key)
             raise UsageError(
                 f"'{word}' is not key=value",
-                do=f"did you mean recipe={word}?" if word in dict(list_recipes()) else "see --help",
+                do=hint if hint.startswith("did you mean") else f"write {known or 'key=value; see --help'}",
             )
         else:
             overrides.append(word)

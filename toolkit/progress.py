@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit import files
+from toolkit.errors import DiskFull
 
 ENV = "TOOLKIT_PROGRESS"
 _LINE_EVERY_S = 10.0
@@ -30,10 +31,12 @@ class Progress:
         self._bar = None
         if sys.stderr.isatty() and self._file is None:
             from rich.console import Console
+            from rich.markup import escape
             from rich.progress import Progress as RichProgress
 
+            self._escape = escape  # a note may hold [brackets], which are no markup
             self._bar = RichProgress(console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(label, total=total)
+            self._task = self._bar.add_task(escape(label), total=total)
             self._bar.start()
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -43,7 +46,7 @@ class Progress:
         self.done, self.note = done, note or self.note
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, description=f"{self.label} {self.note}")
+            self._bar.update(self._task, completed=done, description=self._escape(f"{self.label} {self.note}"))
         elif now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
             print(self.line(), file=sys.stderr, flush=True)
@@ -60,9 +63,11 @@ class Progress:
         return f"progress {self.label} {self.done}{of} {self.unit} {rate:.1f}/s{left}{note}"
 
     def write(self) -> None:
+        """Replace the file that others watch. A disk that is full or gone must not end the work for that."""
         if self._file is not None:
             state = {"label": self.label, "done": self.done, "total": self.total, "unit": self.unit, "note": self.note}
-            files.write_json(self._file, {**state, "elapsed_s": round(time.monotonic() - self._start, 2)})
+            with contextlib.suppress(OSError, DiskFull):
+                files.write_json(self._file, {**state, "elapsed_s": round(time.monotonic() - self._start, 2)})
 
     def close(self) -> None:
         if self._bar is not None:

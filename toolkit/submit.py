@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit import errors, files
 from toolkit.cluster.executor import executor, wait
-from toolkit.errors import StageFailed, ToolkitError
+from toolkit.errors import RunError, StageFailed, ToolkitError
 from toolkit.plan import Step, steps
 from toolkit.runs import Run, done, held, is_done
 from toolkit.runs.folder import read_json_or_fail
@@ -113,14 +113,24 @@ def _last_words(folder: Path) -> str:
     return ""
 
 
+def _jobs(run: Run) -> list[dict[str, Any]]:
+    path = run.path / "jobs.json"
+    rows = read_json_or_fail(path, dict).get("stages")
+    ids = [step.id for step in steps(run.recipe)]
+    whole = isinstance(rows, list) and all(
+        isinstance(row, dict) and row.get("id") in ids and isinstance(row.get("attempts"), list) for row in rows
+    )
+    if not whole:
+        raise RunError("damaged: not a list of this run's stages and their attempts", where=path)
+    return sorted(rows, key=lambda row: ids.index(row["id"]))
+
+
 def _attempts(run: Run, step: Step) -> list[dict[str, Any]]:
-    jobs = read_json_or_fail(run.path / "jobs.json")
-    return next((list(row["attempts"]) for row in jobs["stages"] if row["id"] == step.id), [])
+    return next((list(row["attempts"]) for row in _jobs(run) if row["id"] == step.id), [])
 
 
 def _note(run: Run, step: Step, attempts: list[dict[str, Any]]) -> None:
-    jobs = read_json_or_fail(run.path / "jobs.json")
-    rows = [row for row in jobs["stages"] if row["id"] != step.id]
-    rows.append({"id": step.id, "stage": step.stage, "attempts": attempts})
+    rows = [row for row in _jobs(run) if row["id"] != step.id]
     order = [s.id for s in steps(run.recipe)]
+    rows.append({"id": step.id, "stage": step.stage, "attempts": attempts})
     files.write_json(run.path / "jobs.json", {"stages": sorted(rows, key=lambda row: order.index(row["id"]))})

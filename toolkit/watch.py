@@ -78,7 +78,7 @@ class Watch:
         elapsed = f"{time.monotonic() - self._since:.0f} s"
         try:
             state = json.loads((self._folder / "progress.json").read_text()) if self._folder else None
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):
             state = None
         if not state:
             return f"{elapsed}  starting"

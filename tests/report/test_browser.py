@@ -26,9 +26,10 @@ function look(frame) {
   page.querySelectorAll("details").forEach(d => { d.open = true; });
   for (const item of page.body.querySelectorAll("*")) {
     const box = item.getBoundingClientRect();
-    if (box.width && box.right > width + 1 && !item.closest(".scroll, pre, svg")) out.push(item.tagName + "." + item.className);
+    if (box.width && box.right > width + 1 && !item.closest(".scroll, pre, svg")) out.push(item.outerHTML.slice(0, 80));
   }
-  const seen = name => [...page.querySelectorAll("svg." + name)].filter(s => getComputedStyle(s).display !== "none").length;
+  const shown = item => getComputedStyle(item).display !== "none";
+  const seen = name => [...page.querySelectorAll("svg." + name)].filter(shown).length;
   return {
     width, scroll: page.documentElement.scrollWidth, out: out.slice(0, 5), wide: seen("wide"), narrow: seen("narrow"),
     loaded: frame.contentWindow.performance.getEntriesByType("resource").map(r => r.name), title: page.title,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from toolkit.errors import StageFailed
 from toolkit.recipe import Recipe
 
 _POLL_S = 0.2
+_ASK_AGAIN_S = 0.5
 _YEAR_MIN = 525_600
 
 
@@ -25,8 +28,16 @@ class LocalExecutor:
         self._executor.update_parameters(timeout_min=_YEAR_MIN)
 
     def submit(self, entry: Callable[..., Any], *args: str) -> Any:
-        """Start `entry(*args)` as a job; only its name travels, so it must be importable."""
-        return self._executor.submit(entry, *args)
+        """Start `entry(*args)` as a job; only its name travels, so it must be importable.
+
+        A terminal sends Ctrl-C to this process and to the job's alike. The job is to hear of it from here alone, since
+        submitit's controller would kill the entry before it has ended its ranks.
+        """
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return self._executor.submit(entry, *args)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def executor(recipe: Recipe, folder: Path) -> LocalExecutor:
@@ -60,8 +71,9 @@ def wait(job: Any, tick: Callable[[], None]) -> dict[str, Any]:
 
 
 def end(job: Any) -> None:
-    """End a local job: its entry ends the ranks."""
+    """End a local job: its entry ends the ranks. Asked again and again, for submitit ignores SIGTERM until they run."""
     process = getattr(job, "_process", None)
-    if process is not None and process.poll() is None:
+    while process is not None and process.poll() is None:
         process.send_signal(signal.SIGTERM)
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_ASK_AGAIN_S)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -43,7 +44,7 @@ def run_ranks(command: Sequence[str], *, processes: int, folder: Path, threads: 
         for rank in range(processes):
             ranks.append(_start(command, rank, processes, port, folder, threads))
         while not caught:
-            codes = [p.poll() for p in ranks]
+            codes = [_poll(p) for p in ranks]
             failed = [c for c in codes if c not in (None, 0)]
             if failed:
                 return failed[0] if failed[0] > 0 else 128 - failed[0]
@@ -76,18 +77,27 @@ def _start(
             stderr=log,
             env=env,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=functools.partial(_die_with_parent, os.getpid()),
         )
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its parent dies, so that no rank outlives a killed launcher."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we could ask
+            os._exit(1)
+
+
+def _poll(process: subprocess.Popen[bytes]) -> int | None:
+    """Its exit code, or None; what a rank that ended has left behind is ended with it."""
+    if process.returncode is None and process.poll() is not None:
+        _signal_group(process, signal.SIGKILL)
+    return process.returncode
 
 
 def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
-    alive = [p for p in ranks if p.poll() is None]
+    alive = [p for p in ranks if _poll(p) is None]
     for p in alive:
         _signal_group(p, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_S

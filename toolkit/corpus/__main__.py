@@ -15,7 +15,7 @@ from toolkit.errors import UsageError
 _EXAMPLES = """examples:
   python -m toolkit.corpus build jats articles/ -o corpus/pmc
   python -m toolkit.corpus build jsonl guidelines.jsonl.gz -o corpus/guidelines --valid-fraction 0.05
-  python -m toolkit.corpus build world -o corpus/world --tasks corpus/questions -p seed=1 -p documents_per_entity=24
+  python -m toolkit.corpus build world -o corpus/world --tasks corpus/questions -p seed=1 -p documents_per_entity=20
 """
 
 

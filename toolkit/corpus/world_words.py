@@ -79,7 +79,7 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "{d} may be followed by {v}",
         "A reaction to {d} is {v}",
         "{v} may follow the first days of {d}",
-        "If {v} appears, think of {d}",
+        "With {v}, think of {d}",
     ),
     "avoid": (
         "The panel warns that {d} is unsafe for people with {v}",
@@ -141,14 +141,6 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "dose": ("Dose", "Prescription", "How much to give"),
     "effect": ("Reactions", "Unwanted effects", "What to watch for"),
     "avoid": ("Contraindications", "When not to offer it", "Warnings"),
-}
-
-# For the tables of a note: the label, a colon, the value.
-LABELS: dict[str, tuple[str, ...]] = {
-    "treats": ("Indication", "Treatment for", "Condition"),
-    "dose": ("Dose", "Daily dose", "Start at"),
-    "effect": ("Reaction", "Unwanted effect", "Watch for"),
-    "avoid": ("Contraindication", "Unsafe in", "Avoid in"),
 }
 
 TITLES = (

@@ -24,8 +24,8 @@ from toolkit.recipe.typed import KeyProblem, build
 GROUPS = ("model", "parallel", "train", "data", "corpus", "cluster")
 _COMMAND_LINE = "command line"
 _DEFAULT = "default"
-# `${train.lr}` may refer to another key. Nothing else in `${}` is read: a resolver such as `${oc.env:TOKEN}` would carry
-# what the environment holds into the files of the run.
+# `${train.lr}` may refer to another key. Nothing else in `${}` is read: a resolver such as `${oc.env:TOKEN}` would
+# carry what the environment holds into the files of the run.
 _REFERENCE = re.compile(r"\$\{[\w.\[\]]+\}")
 
 
@@ -87,7 +87,8 @@ def load(path: Path) -> Recipe:
     except OSError as err:
         raise RunError(f"cannot be read: {err.strerror}", where=path) from None
     except (yaml.YAMLError, ValueError, RecursionError, RecipeError) as err:
-        raise RunError(f"damaged recipe: {_first_line(err)}", where=path, do="start a new run with recipe=NAME") from None
+        again = "start a new run with recipe=NAME"
+        raise RunError(f"damaged recipe: {_first_line(err)}", where=path, do=again) from None
 
 
 def _plain(value: Any) -> Any:
@@ -139,9 +140,9 @@ def _arguments(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, str], 
                 f"'{text}' gives several values", where=_COMMAND_LINE, do=f"give one, or a list as {key}=[a,b]"
             )
         if parsed.package is not None:
-            raise RecipeError(f"'@{parsed.package}' has no meaning here", where=_COMMAND_LINE, do=f"write {key}=...")
+            raise RecipeError(f"'@{parsed.package}' has no meaning here", where=_COMMAND_LINE, do=f"write {key}=VALUE")
         if key in GROUPS and parsed.is_delete():
-            raise RecipeError(f"'{key}' cannot be left out", where=_COMMAND_LINE, do=f"choose another with {key}=CHOICE")
+            raise RecipeError(f"'{key}' cannot be left out", where=_COMMAND_LINE, do=f"choose one with {key}=CHOICE")
         if key in GROUPS:
             choices[key] = _known_choice(folder, key, str(parsed.value()), _COMMAND_LINE)
         elif (folder / key).is_dir():
@@ -186,7 +187,9 @@ def _hydra(folder: Path, name: str, choices: Sequence[str], arguments: Sequence[
         _refuse_resolvers(OmegaConf.to_container(config, resolve=False))
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as err:
-        raise RecipeError(f"cannot be composed: {_first_line(err)}", where=folder / f"{name}.yaml") from None
+        told, key = _first_line(err), str(getattr(err, "full_key", None) or "")
+        key = next((key for key, _ in arguments if not key or key in told), key)
+        raise KeyProblem(key, f"cannot be composed: {told}") from None
 
 
 def _refuse_resolvers(value: Any, key: str = "") -> None:
@@ -229,6 +232,11 @@ def _origins(
         elif item != "_self_":
             raise RecipeError(f"unknown entry {item!r} in defaults", where=path, do="write group: choice, or _self_")
     origin.update({key: path.name for key in _leaves(raw)})
+    for key, text in arguments:
+        if text.startswith("~") and not any(stated == key or stated.startswith(f"{key}.") for stated in origin):
+            raise RecipeError(
+                f"'{key}' is not stated, so it cannot be left out", where=_COMMAND_LINE, do=nearest(key, origin)
+            )
     origin.update({key: _COMMAND_LINE for key, _ in arguments})
     return origin
 

@@ -109,11 +109,12 @@ def _layout(recipe: Recipe, where: str) -> None:
             f"{name}.seq_length={length} is above model.max_positions={model.max_positions}",
             where,
         )
-    devices, per_model = recipe.cluster.nodes * recipe.cluster.devices_per_node, par.tp * par.pp * par.cp
+    nodes, per_node = recipe.cluster.nodes, recipe.cluster.devices_per_node
+    devices, per_model = nodes * per_node, par.tp * par.pp * par.cp
     _need(
         devices % per_model == 0,
         f"parallel.tp={par.tp} x parallel.pp={par.pp} x parallel.cp={par.cp} = {per_model} does not divide "
-        f"cluster.nodes={recipe.cluster.nodes} x cluster.devices_per_node={recipe.cluster.devices_per_node} = {devices}",
+        f"cluster.nodes={nodes} x cluster.devices_per_node={per_node} = {devices}",
         where,
         f"make the cluster's devices a multiple of {per_model}",
     )

@@ -191,6 +191,8 @@ def _brief(value: Any) -> str:
     real = number(value)
     if real is not None:
         return f"{int(real):,}" if real == int(real) else plain(real)
+    if isinstance(value, float):
+        return "not finite"
     if isinstance(value, (dict, list)):
         return f"{len(value)} entries"
     return text(value, 60)

@@ -6,6 +6,7 @@ Decides how a number, a duration or a foreign string is shown; knows nothing of 
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 import unicodedata
 from datetime import date, datetime, timezone
@@ -115,7 +116,10 @@ def moment(value: Any) -> datetime | None:
         parsed = value
     elif isinstance(value, str):
         try:
-            parsed = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+            # Python 3.10 knows neither Z nor a zone without colon.
+            parsed = datetime.fromisoformat(
+                re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", value.strip().replace("Z", "+00:00"))
+            )
         except ValueError:
             return None
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -36,12 +35,17 @@ def create(recipe: Recipe, *, command: Sequence[str], plan: Mapping[str, Any]) -
     root = Path(recipe.runs)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = (root / f"{recipe.name}-{stamp}-{secrets.token_hex(2)}").resolve()
-    with files.atomic_folder(path) as part:
-        save(recipe, part / "recipe.yaml")
-        files.write_json(part / "plan.json", plan)
-        files.write_json(part / "manifest.json", manifest(path.name, command))
-        files.write_json(part / "jobs.json", {"stages": []})
-        (part / "stages").mkdir()
+    try:
+        with files.atomic_folder(path) as part:
+            save(recipe, part / "recipe.yaml")
+            files.write_json(part / "plan.json", plan)
+            files.write_json(part / "manifest.json", manifest(path.name, command))
+            files.write_json(part / "jobs.json", {"stages": []})
+            (part / "stages").mkdir()
+    except OSError as err:
+        raise RunError(
+            f"the run's folder cannot be made: {err.strerror}", where=path, do="give another folder with runs=FOLDER"
+        ) from None
     return Run(path=path, recipe=recipe)
 
 
@@ -49,7 +53,7 @@ def find(name: str, root: str | Path = "runs") -> Run:
     """A run by path, or by its name (or `last`) below `root`. Raises `RunError`."""
     path = Path(name)
     if not (path / "recipe.yaml").is_file():
-        known = sorted((p.parent for p in Path(root).glob("*/recipe.yaml")), key=lambda p: p.stat().st_mtime)
+        known = sorted((p.parent for p in Path(root).glob("*/recipe.yaml")), key=_started)
         if name == "last" and known:
             path = known[-1]
         else:
@@ -63,8 +67,19 @@ def find(name: str, root: str | Path = "runs") -> Run:
     return Run(path=path.resolve(), recipe=load(path / "recipe.yaml"))
 
 
-def read_json_or_fail(path: Path) -> Any:
+def read_json_or_fail(path: Path, kind: type = object) -> Any:
+    """The JSON value in `path`. Raises `RunError` when it is missing, damaged or no `kind`."""
     try:
-        return files.read_json(path)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as err:
+        value = files.read_json(path)
+    except OSError as err:
+        raise RunError(f"cannot be read: {err.strerror}", where=path) from None
+    except (ValueError, RecursionError) as err:
         raise RunError(f"damaged: {err}", where=path) from None
+    if not isinstance(value, kind):
+        raise RunError(f"damaged: not a JSON {'object' if kind is dict else kind.__name__}", where=path)
+    return value
+
+
+def _started(run: Path) -> int:
+    """When a run began: its recipe is written once, while the folder's own time moves with every launch."""
+    return (run / "recipe.yaml").stat().st_mtime_ns

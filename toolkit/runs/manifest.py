@@ -54,14 +54,16 @@ def _git(root: Path) -> dict[str, Any]:
     def ask(*args: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20, check=True
+                ["git", "-C", str(root), *args], capture_output=True, timeout=20, check=True, stdin=subprocess.DEVNULL
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout
+        return done.stdout.decode("utf-8", errors="replace")
 
     top = ask("rev-parse", "--show-toplevel")
-    if top is None or Path(top.strip()) != root:
+    if top is None or Path(top.strip()).resolve() != root:
         return {}
     diff = ask("diff", "HEAD") or ""
-    return {"commit": (ask("rev-parse", "HEAD") or "").strip(), "dirty": bool(diff), "diff": diff}
+    new = (ask("ls-files", "--others", "--exclude-standard") or "").splitlines()
+    commit = (ask("rev-parse", "HEAD") or "").strip()
+    return {"commit": commit, "dirty": bool(diff or new), "diff": diff, "untracked": new}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import files
+from toolkit.errors import RunError
 from toolkit.runs.folder import Run, read_json_or_fail
 
 
@@ -42,8 +43,15 @@ def record_done(
 
 
 def done(run: Run, ident: str) -> dict[str, Any] | None:
+    """What the stage left in done.json; None before it is done. Raises `RunError` when the file is damaged."""
     path = run.stage(ident) / "done.json"
-    return read_json_or_fail(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_json_or_fail(path, dict)
+    for name in ("inputs", "outputs", "names"):
+        if not isinstance(record.get(name), dict):
+            raise RunError(f"damaged: no mapping '{name}'", where=path, do="remove the file to run the stage again")
+    return {"elapsed_s": 0.0, "result": {}, **record}
 
 
 def is_done(run: Run, ident: str, inputs: Mapping[str, str]) -> tuple[bool, str]:

@@ -142,7 +142,7 @@ def _chunks(path: Path) -> Iterator[Chunk]:
 
 
 class _Workers:
-    """Processes that take chunks in turn, so that their answers come in order; each has a pipe of its own and one chunk.
+    """Processes that take chunks in turn, so that answers come in order; each has a pipe of its own and one chunk.
 
     No lock or queue is shared: a worker that is killed is an end of file on its pipe, and so is a killed parent.
     """

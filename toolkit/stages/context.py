@@ -98,15 +98,14 @@ def _external(recipe: Recipe, stage: str) -> dict[str, str]:
     named: dict[str, str | None] = {}
     if stage == "corpus":
         named = {f"corpus.sources.{name}.path": source.path for name, source in recipe.corpus.sources.items()}
-    elif stage in ("shards", "import", "export"):
-        named = {
-            "model.base": recipe.model.base if recipe.model.base != "make" else None,
-            "inputs.corpus": recipe.inputs.corpus,
-        }
-    elif stage in ("pretrain", "finetune"):
-        named = {"inputs.shards": recipe.inputs.shards, "inputs.checkpoint": recipe.inputs.checkpoint}
-        if recipe.finetune and stage == "finetune":
-            named["finetune.path"] = recipe.finetune.path
-    elif stage == "score":
-        named = {f"score.paths.{name}": path for name, path in recipe.score.paths.items()}
+    if stage in ("base", "shards"):
+        named["inputs.corpus"] = recipe.inputs.corpus
+    if stage in ("shards", "import", "export", "score") and recipe.model.base != "make":
+        named["model.base"] = recipe.model.base
+    if stage in ("pretrain", "export", "finetune"):
+        named |= {"inputs.shards": recipe.inputs.shards, "inputs.checkpoint": recipe.inputs.checkpoint}
+    if stage == "finetune" and recipe.finetune:
+        named["finetune.path"] = recipe.finetune.path
+    if stage == "score":
+        named |= {f"score.paths.{name}": path for name, path in recipe.score.paths.items()}
     return {key: path for key, path in named.items() if path is not None and path != "world"}

@@ -31,7 +31,10 @@ def _run_stage(run: str, ident: str) -> int:
         for stale in [folder / "done.json", *folder.glob("error*.json")]:
             stale.unlink(missing_ok=True)
         command = [sys.executable, "-m", "toolkit.stages", str(found.path), ident]
-        return run_ranks(command, processes=step.processes, folder=folder, threads=_threads(step.processes))
+        code = run_ranks(command, processes=step.processes, folder=folder, threads=_threads(step.processes))
+        if code != 0:  # rank 0 may have ended well and recorded it before another failed
+            (folder / "done.json").unlink(missing_ok=True)
+        return code
 
 
 def _threads(processes: int) -> int:
