@@ -43,27 +43,8 @@ def run(context: Context) -> Result:
         valid_every=asked.valid_every,
         valid_batches=1,
     )
-    train.finetune(
-        train.FinetuneJob(
-            folder=context.folder,
-            model=recipe.model,
-            parallel=recipe.parallel,
-            train=settings,
-            data=recipe.data,
-            cluster=recipe.cluster,
-            vocab_rows=training.vocab_rows(start),
-            tokenizer=context.tokenizer(),
-            weights=start,
-            resume=training.resume_from(context),
-            rows=rows,
-        )
-    )
-    if context.rank != 0:
-        return Result(outputs={})
-    metrics = context.folder / "metrics.jsonl"
-    made = training.resume_from(context)
-    assert made is not None
-    return Result(outputs={"checkpoint": made, "metrics": metrics}, figures={"rows": n_rows, **training.curve(metrics)})
+    train.finetune(train.FinetuneJob(**training.fields(context, start=start, settings=settings), rows=rows))
+    return training.result(context, rows=n_rows)
 
 
 def _write_rows(context: Context, asked: Finetune, out: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from toolkit import checkpoint
 from toolkit.errors import CheckpointError
-from toolkit.stages.context import Context
+from toolkit.recipe.schema import Train
+from toolkit.stages.context import Context, Result
 
 CHECKPOINTS = "checkpoints"
 
@@ -33,6 +34,33 @@ def weights(context: Context, *kinds: str) -> Path:
         if made is not None:
             return made
     return Path(str(context.recipe.inputs.checkpoint))
+
+
+def fields(context: Context, *, start: Path, settings: Train) -> dict[str, Any]:
+    """What every training job of a recipe has in common, whichever stage asks for it."""
+    recipe = context.recipe
+    return {
+        "folder": context.folder,
+        "model": recipe.model,
+        "parallel": recipe.parallel,
+        "train": settings,
+        "data": recipe.data,
+        "cluster": recipe.cluster,
+        "vocab_rows": vocab_rows(start),
+        "tokenizer": context.tokenizer(),
+        "weights": start,
+        "resume": resume_from(context),
+    }
+
+
+def result(context: Context, **figures: Any) -> Result:
+    """The newest checkpoint, the metrics and what they say; nothing from ranks other than 0."""
+    if context.rank != 0:
+        return Result(outputs={})
+    made, metrics = resume_from(context), context.folder / "metrics.jsonl"
+    if made is None:
+        raise CheckpointError("training ended without a complete checkpoint", where=context.folder / CHECKPOINTS)
+    return Result(outputs={"checkpoint": made, "metrics": metrics}, figures={**figures, **curve(metrics)})
 
 
 def vocab_rows(path: Path) -> int:
