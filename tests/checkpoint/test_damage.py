@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import enum
+import io
 import json
 import os
 import pickle
@@ -209,6 +211,7 @@ def _hostile(trap: Path) -> dict[str, bytes]:
         "exec": pickle.dumps(_Calls(builtins.exec, touch)),
         "nested": pickle.dumps(nested),
         "getattr": pickle.dumps(chain),
+        "getattr of a type": pickle.dumps(_Calls(getattr, object, "__subclasses__")),
         "subprocess": pickle.dumps(_Calls(subprocess.check_call, ["touch", str(trap)])),
         "dotted name": _by_name("collections", "OrderedDict.__init__.__globals__", "x"),
         "torch.load": pickle.dumps(_Calls(torch.load, str(trap))),
@@ -234,6 +237,23 @@ def test_hostile_metadata_runs_nothing(broken, hf_folder, tmp_path, trick):
     with pytest.raises(CheckpointError):
         checkpoint.inspect(broken)
     assert not trap.exists()
+
+
+class _OldPickler(pickle.Pickler):
+    """Python before 3.11.4 writes an enum's member as getattr(Class, name)."""
+
+    def reducer_override(self, value):
+        return (getattr, (type(value), value.name)) if isinstance(value, enum.Enum) else NotImplemented
+
+
+def test_metadata_of_an_older_python_is_read(broken):
+    before = checkpoint.inspect(broken)
+    path = broken / "weights" / ".metadata"
+    stream = io.BytesIO()
+    _OldPickler(stream, protocol=4).dump(pickle.loads(path.read_bytes()))
+    assert b"getattr" in stream.getvalue()
+    path.write_bytes(stream.getvalue())
+    assert checkpoint.inspect(broken).tensors == before.tensors
 
 
 def test_the_tricks_would_work_on_an_open_door(tmp_path):

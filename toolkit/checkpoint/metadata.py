@@ -102,6 +102,13 @@ def _joined(*parts: Any) -> str:
     return "/".join(str(part) for part in parts)
 
 
+def _member(cls: Any, name: Any) -> _Inert:
+    """What Python before 3.11.4 writes for an enum's member is `getattr(Class, name)`. Nothing is looked up here."""
+    if not (isinstance(cls, type) and issubclass(cls, _Inert) and isinstance(name, str)):
+        raise pickle.UnpicklingError("it asks for an attribute of something that is no enum of a checkpoint")
+    return cls(name)
+
+
 class _Unpickler(pickle.Unpickler):
     """Every name that a pickle can reach is in `_names`, made anew for each file so that no file can alter what the
     next one meets. Opcodes only build lists, dicts and tuples, and call these names."""
@@ -112,6 +119,7 @@ class _Unpickler(pickle.Unpickler):
         self._names[("torch", "Size")] = lambda sizes=(): tuple(sizes)
         self._names[("torch.serialization", "_get_layout")] = lambda name: name
         self._names[("collections", "OrderedDict")] = lambda items=(): OrderedDict(items)
+        self._names[("builtins", "getattr")] = _member
         self._names[("builtins", "set")] = lambda items=(): set(items)
         self._names[("pathlib", "PosixPath")] = _joined
         self._names[("pathlib._local", "PosixPath")] = _joined  # Python 3.13

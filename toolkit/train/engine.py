@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolkit.errors import PlanRefused
 from toolkit.train.job import FinetuneJob, Job, PretrainJob
 
 
@@ -25,8 +26,16 @@ def _prepare(job: Job) -> None:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning)
+    import torch
+
     from toolkit.train import seams
 
+    if not job.on_cpu and not torch.cuda.is_available():
+        raise PlanRefused(
+            "no GPU is visible to this process",
+            where=f"cluster={job.cluster.name}",
+            do="run it where the GPUs are, or choose cluster=local for this machine's CPU",
+        )
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     if job.on_cpu:
         seams.install_nemo()
