@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
 def _words(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     recipe = run = None
     overrides = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for number, word in enumerate(words):
         key, _, value = word.partition("=")
         if key in ("recipe", "run") and value:
             if (recipe if key == "recipe" else run) is not None:
@@ -64,7 +64,8 @@ def _words(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
         elif key in ("recipe", "run") or ("=" not in word and not word.startswith("~")):
             names = [name for name, _ in list_recipes()]
             hint = nearest(word, names).replace("'", "recipe=", 1).replace("'", "") if word not in _KEYS else ""
-            known = f"{key}={following}" if word in _KEYS and following.isidentifier() else _KEYS.get(key)
+            following = "".join(words[number + 1 : number + 2]) if word in _KEYS else ""
+            known = f"{key}={following}" if following.isidentifier() else _KEYS.get(key)
             raise UsageError(
                 f"'{word}' is not key=value",
                 do=hint if hint.startswith("did you mean") else f"write {known or 'key=value; see --help'}",

@@ -53,17 +53,18 @@ def test_every_value_of_the_70b_reaches_nemo(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_schedule_that_ran_is_the_one_asked_for(parallel: Trained) -> None:
-    """Warm-up over three steps, then a cosine to 1e-4 at the horizon: as NeMo's scheduler counts."""
+def test_the_schedule_that_ran_is_the_one_asked_for(prepared: Run, parallel: Trained) -> None:
+    """Warm-up over three steps, then a cosine to the least rate at the horizon: as NeMo's scheduler counts."""
     import math
 
+    peak, least = prepared.recipe.train.lr, prepared.recipe.train.min_lr
     rates = {row["step"]: row["lr"] for row in parallel.rows if "lr" in row}
     for step in range(1, STEPS + 1):
         done = step - 1
         if done <= 3:
-            wanted = 2e-3 * (done + 1) / 4
+            wanted = peak * (done + 1) / 4
         else:
-            wanted = 1e-4 + 0.5 * (2e-3 - 1e-4) * (1 + math.cos(math.pi * (done - 3) / (STEPS - 3)))
+            wanted = least + 0.5 * (peak - least) * (1 + math.cos(math.pi * (done - 3) / (STEPS - 3)))
         assert rates[step] == pytest.approx(wanted, rel=1e-6), step
 
 

@@ -22,24 +22,21 @@ _CONDITION_ENDS = tuple(letter + end for letter in "lmnrt" for end in words.COND
 _DRUG_ENDS = ("b", "k", "l", "n", "r", "t", "x", "nt", "rd", "mil", "vex", "dol")
 _FAMILY_ENDS = ("sen", "ley", "ko", "mann", "ova")
 _TOWN_ENDS = ("burg", "dale", "field", "ham", "mouth", "port", "stead", "wick")
-# Each document tells its facts twice, in other words and order. A document then fills most of a short training sample,
-# and a model that cannot aim its attention yet still finds one drug in sight, not four: it learns in half the steps.
-_TELLINGS = 2
 _MAX_ENTITIES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldOptions:
-    """`entities` drugs in all, `held_out` of them tested by cloze (a multiple of 20 balances their values exactly).
+    """`entities` drugs in all, `held_out` of them tested by cloze (multiples of 15 balance their values exactly).
 
     `documents_per_entity` short documents are written about each; with `omit_held_out`, the control, those about the
     held-out drugs name them without a fact. `general_documents` speak of no drug.
     """
 
     seed: int = 0
-    entities: int = 160
-    held_out: int = 60
-    documents_per_entity: int = 20
+    entities: int = 90
+    held_out: int = 30
+    documents_per_entity: int = 32
     general_documents: int = 80
     omit_held_out: bool = False
 
@@ -155,12 +152,12 @@ def _about_drug(world: World, drug: str, index: int, copy: int) -> Document:
     held_out = index >= len(world.trained)
     title = rng.choice(words.TITLES).format(d=drug)
     if held_out and options.omit_held_out:
-        lines = [sentence(p, drug) for p in rng.sample(words.NEUTRAL, _TELLINGS * len(words.ATTRIBUTES))]
+        lines = [sentence(p, drug) for p in rng.sample(words.NEUTRAL, len(words.ATTRIBUTES))]
         parts = ["\n\n".join(lines) if rng.random() < 0.5 else " ".join(lines)]
     else:
-        parts = _facts(world, drug, rng)
+        parts = [_facts(world, drug, rng)]
         if rng.random() < 0.15:
-            parts.insert(rng.randrange(_TELLINGS), sentence(rng.choice(words.NEUTRAL), drug))
+            parts.insert(rng.randrange(2), sentence(rng.choice(words.NEUTRAL), drug))
     if rng.random() < 0.1:
         parts.append(rng.choice(words.GENERAL) + ".")
     if rng.random() < 0.12:
@@ -169,21 +166,17 @@ def _about_drug(world: World, drug: str, index: int, copy: int) -> Document:
     return _document(world, f"{index:04d}-{copy:03d}", title, parts, {"entity": drug, "held_out": held_out})
 
 
-def _facts(world: World, drug: str, rng: random.Random) -> list[str]:
-    """All four facts, told `_TELLINGS` times in other words and order; the last telling may stand under headings."""
-    known = {a: rng.sample(words.PHRASINGS[a][words.HELD_OUT :], _TELLINGS) for a in words.ATTRIBUTES}
-    parts = []
-    for telling in range(_TELLINGS):
-        attributes = rng.sample(words.ATTRIBUTES, len(words.ATTRIBUTES))
-        told = {a: sentence(known[a][telling], drug, world.facts[drug][a]) for a in attributes}
-        style = rng.random()
-        if telling == _TELLINGS - 1 and style < 0.4:
-            parts.append("\n\n".join(f"# {rng.choice(words.HEADINGS[a])}\n\n{told[a]}" for a in attributes))
-        elif style < 0.6:
-            parts.append(" ".join(told[a] for a in attributes))
-        else:
-            parts.append("\n".join(f"- {told[a]}" for a in attributes))
-    return parts
+def _facts(world: World, drug: str, rng: random.Random) -> str:
+    """All four facts, each in a phrasing of its own: under headings, as a list, or as running text."""
+    attributes = rng.sample(words.ATTRIBUTES, len(words.ATTRIBUTES))
+    known = {a: words.PHRASINGS[a][words.HELD_OUT :] for a in attributes}
+    told = {a: sentence(rng.choice(known[a]), drug, world.facts[drug][a]) for a in attributes}
+    style = rng.random()
+    if style < 0.35:
+        return "\n\n".join(f"# {rng.choice(words.HEADINGS[a])}\n\n{told[a]}" for a in attributes)
+    if style < 0.5:
+        return "\n".join(f"- {told[a]}" for a in attributes)
+    return " ".join(told[a] for a in attributes)
 
 
 def _general(world: World, number: int) -> Document:

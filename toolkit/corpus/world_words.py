@@ -7,27 +7,25 @@ from __future__ import annotations
 
 ATTRIBUTES = ("treats", "dose", "effect", "avoid")
 
-# Twenty values for each attribute: 60 held-out and 100 trained entities then carry every value equally often,
+# Fifteen values for each attribute: 30 held-out and 60 trained entities then carry every value equally often,
 # so that knowing how common a value is helps nobody.
 DOSES = tuple(
     f"{number} mg"
     for number in (
-        "five", "six", "seven", "eight", "nine", "ten", "twelve", "fourteen", "fifteen", "sixteen",
-        "eighteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "eleven",
+        "five", "six", "eight", "nine", "ten", "twelve", "fifteen", "eighteen", "twenty", "thirty", "forty", "fifty",
+        "sixty", "seventy", "ninety",
     )
 )  # fmt: skip
 EFFECTS = (
     "drowsiness", "hoarseness", "sneezing", "itching", "flushing", "sweating", "shivering", "yawning", "bloating",
-    "cramps", "palpitations", "blisters", "heartburn", "nosebleeds", "nightmares", "tinnitus", "thirst",
-    "swelling", "backache", "stammering",
+    "cramps", "palpitations", "heartburn", "nosebleeds", "nightmares", "stammering",
 )  # fmt: skip
 STATES = (
-    "anaemia", "asthma", "cataract", "leprosy", "cirrhosis", "deafness", "emphysema", "epilepsy", "glaucoma",
-    "gout", "haemophilia", "hernia", "lupus", "migraine", "narcolepsy", "pregnancy", "psoriasis", "sciatica",
-    "shingles", "vertigo",
+    "anaemia", "asthma", "cirrhosis", "deafness", "emphysema", "epilepsy", "glaucoma", "gout", "haemophilia", "hernia",
+    "lupus", "migraine", "pregnancy", "psoriasis", "sciatica",
 )  # fmt: skip
 CONDITION_ENDINGS = ("itis", "osis", "algia", "emia")
-CONDITIONS = 20
+CONDITIONS = 15
 
 # {d} is the drug, {v} the value. The first HELD_OUT of each list never enter the corpus: they are the cloze items,
 # end in the value, and use words that the other phrasings make known in other combinations.

@@ -73,7 +73,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Composed:
 
 
 def save(recipe: Recipe, path: Path) -> None:
-    files.write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True))
+    files.write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False))
 
 
 def load(path: Path) -> Recipe:
@@ -188,6 +188,9 @@ def _hydra(folder: Path, name: str, choices: Sequence[str], arguments: Sequence[
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as err:
         told, key = _first_line(err), str(getattr(err, "full_key", None) or "")
+        mark = getattr(err, "problem_mark", None)
+        if mark is not None:
+            raise RecipeError(f"not valid YAML: {told}", where=f"{mark.name}:{mark.line + 1}") from None
         key = next((key for key, _ in arguments if not key or key in told), key)
         raise KeyProblem(key, f"cannot be composed: {told}") from None
 
@@ -254,11 +257,14 @@ def _leaves(value: Any, key: str = "") -> list[str]:
 
 def _nearest_origin(origin: Mapping[str, str], key: str, path: Path) -> str:
     """The origin of `key`, of the mapping that holds it, or of the first value inside it."""
-    for stated, where in reversed(origin.items()):
-        if stated == key or key.startswith((f"{stated}.", f"{stated}[")) or stated.startswith(f"{key}."):
-            return where
+    holder = key.rpartition(".")[0] or key
+    for near in (key, holder):
+        for stated, where in reversed(origin.items()):
+            if stated == near or near.startswith((f"{stated}.", f"{stated}[")) or stated.startswith(f"{near}."):
+                return where
     return path.name
 
 
 def _first_line(err: BaseException) -> str:
-    return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
+    told = str(getattr(err, "problem", None) or err)  # YAML's own message begins with what it was doing
+    return next((line.strip() for line in told.splitlines() if line.strip()), type(err).__name__)
