@@ -181,3 +181,11 @@ def test_output_into_a_closed_pipe_is_no_fault(repo_root: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment)
     assert done.stderr == "" and done.stdout.startswith("demo: ")
+
+
+def test_a_cluster_that_cannot_be_submitted_to_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("recipe=demo", "cluster.executor=slurm", f"runs={tmp_path / 'runs'}") == 3
+    assert "cannot be submitted to 'slurm'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

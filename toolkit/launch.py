@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from toolkit import cli
+from toolkit.cluster.executor import check
 from toolkit.errors import RecipeError, UsageError, nearest
 from toolkit.plan import layout, missing_inputs, steps
 from toolkit.plan.show import plan_text
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
                 where=f"run={run}",
                 do="leave the overrides out, or start a new run with recipe=NAME",
             )
-        return _go_on(run, args.json, args.dry_run, overrides)
+        return _go_on(run, args.json, args.dry_run)
     if recipe is None:
         if overrides:
             raise UsageError(f"'{overrides[0]}' without recipe=NAME", do="see python -m toolkit.launch")
@@ -108,6 +109,7 @@ def _launch(name: str, overrides: Sequence[str], as_json: bool, dry_run: bool, a
     if missing:
         named = "; ".join(f"{key} ({why})" for key, why in missing)
         raise RecipeError(f"not stated: {named}", where=recipe.name, do="give each as KEY=VALUE on the command line")
+    check(recipe)
     if not as_json:
         print(plan_text(composed, missing), flush=True)
     from toolkit.runs import create
@@ -117,7 +119,7 @@ def _launch(name: str, overrides: Sequence[str], as_json: bool, dry_run: bool, a
     return _report(execute(run, quiet=as_json), as_json)
 
 
-def _go_on(name: str, as_json: bool, dry_run: bool, _: Sequence[str]) -> int:
+def _go_on(name: str, as_json: bool, dry_run: bool) -> int:
     from toolkit.runs import find
     from toolkit.submit import execute, outlook
 

@@ -13,7 +13,7 @@ import pytest
 
 from toolkit import files
 from toolkit.cluster.executor import LocalExecutor, end, executor, wait
-from toolkit.errors import StageFailed
+from toolkit.errors import PlanRefused, StageFailed
 from toolkit.recipe import compose
 
 
@@ -109,5 +109,5 @@ def test_the_jobs_process_does_not_hear_the_terminals_ctrl_c(local: LocalExecuto
 def test_an_executor_that_is_not_there_yet(tmp_path: Path) -> None:
     recipe = compose("demo").recipe
     recipe = dataclasses.replace(recipe, cluster=dataclasses.replace(recipe.cluster, executor="slurm"))
-    with pytest.raises(StageFailed, match="the executor 'slurm' cannot submit yet"):
+    with pytest.raises(PlanRefused, match="cannot be submitted to 'slurm'"):
         executor(recipe, tmp_path)

@@ -56,7 +56,7 @@ Start = Callable[..., Trained]
 
 @pytest.fixture(scope="session")
 def start(prepared: Run) -> Start:
-    """`start(folder, tp=, pp=, ...)` trains in a folder of its own and returns what it left; fails when a rank fails."""
+    """`start(folder, tp=, pp=, ...)` trains in a folder of its own; it fails when a rank fails."""
 
     def run(folder: Path, *, tp: int = 1, pp: int = 1, dp: int = 1, **spec: Any) -> Trained:
         folder.mkdir(parents=True, exist_ok=True)

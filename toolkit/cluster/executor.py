@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import StageFailed
+from toolkit.errors import PlanRefused, StageFailed
 from toolkit.recipe import Recipe
 
 _POLL_S = 0.2
@@ -40,14 +40,19 @@ class LocalExecutor:
             signal.signal(signal.SIGINT, before)
 
 
-def executor(recipe: Recipe, folder: Path) -> LocalExecutor:
-    """The executor that the recipe's cluster names."""
+def check(recipe: Recipe) -> None:
+    """Raise `PlanRefused` when there is no way to submit to the recipe's cluster."""
     if recipe.cluster.executor != "local":
-        raise StageFailed(
-            f"the executor '{recipe.cluster.executor}' cannot submit yet",
+        raise PlanRefused(
+            f"jobs cannot be submitted to '{recipe.cluster.executor}' by this version",
             where=f"cluster={recipe.cluster.name}",
             do="use --dry-run to see the plan, or cluster=local to run on this machine",
         )
+
+
+def executor(recipe: Recipe, folder: Path) -> LocalExecutor:
+    """The executor that the recipe's cluster names. Raises `PlanRefused`."""
+    check(recipe)
     return LocalExecutor(folder)
 
 

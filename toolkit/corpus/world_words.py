@@ -32,8 +32,8 @@ CONDITIONS = 15
 HELD_OUT = 2
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "treats": (
-        "The condition for which most panels offer {d} is {v}",
-        "Anyone given {d} needs treatment for {v}",
+        "The condition that panels treat with {d} is {v}",
+        "Doctors choose {d} as a treatment for {v}",
         "{d} relieves {v}",
         "{d} is indicated for {v}",
         "Reserve {d} for {v}",
@@ -64,8 +64,8 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "{v} is the accepted dose of {d}",
     ),
     "effect": (
-        "The unwanted effect that patients on {d} mention first is {v}",
-        "After some days of {d}, a reaction to watch for is {v}",
+        "The unwanted effect seen most with {d} is {v}",
+        "Patients who take {d} can develop {v}",
         "{d} can bring on {v}",
         "The reaction seen most with {d} is {v}",
         "Some people on {d} develop {v}",

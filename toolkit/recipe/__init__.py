@@ -3,6 +3,7 @@ one back.
 """
 
 from toolkit.recipe.compose import Composed, compose, list_recipes, load, save
+from toolkit.recipe.paths import absolute
 from toolkit.recipe.schema import Recipe
 
-__all__ = ["Composed", "Recipe", "compose", "list_recipes", "load", "save"]
+__all__ = ["Composed", "Recipe", "absolute", "compose", "list_recipes", "load", "save"]

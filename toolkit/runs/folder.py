@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit import files
 from toolkit.errors import RunError, nearest
-from toolkit.recipe import Recipe, load, save
+from toolkit.recipe import Recipe, absolute, load, save
 from toolkit.runs.manifest import manifest
 
 
@@ -32,6 +32,7 @@ class Run:
 
 def create(recipe: Recipe, *, command: Sequence[str], plan: Mapping[str, Any]) -> Run:
     """Make `runs/<recipe>-<date>-<short id>/` with recipe.yaml, plan.json, manifest.json and jobs.json."""
+    recipe = absolute(recipe)
     root = Path(recipe.runs)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = (root / f"{recipe.name}-{stamp}-{secrets.token_hex(2)}").resolve()

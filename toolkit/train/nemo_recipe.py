@@ -160,6 +160,8 @@ def _trainer(trainer: Any, job: Job, label: str) -> None:
     trainer.limit_val_batches = train.valid_batches
     trainer.limit_test_batches = 0 if label == "finetune" else 1
     trainer.num_sanity_val_steps = 0
+    trainer.default_root_dir = str(job.folder)
+    trainer.logger = False  # the metrics callback writes; Lightning would add a folder of its own
     trainer.log_every_n_steps = 1
     trainer.callbacks = [
         run.Config(callbacks.SafePrinter),
