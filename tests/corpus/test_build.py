@@ -88,7 +88,7 @@ def test_the_world_is_a_source_like_any_other(tmp_path):
     options = {"documents_per_entity": 2}
     sources = [Source(kind="world", subset="demo", options=options)]
     report = build(sources=sources, out=tmp_path / "out", seed=0, valid_fraction=0.1)
-    assert report.documents_out == 2 * 90 + 80 and not report.removed
+    assert report.documents_out == 2 * 120 + 80 and not report.removed
     assert {row["subset"] for row in rows_of(tmp_path / "out" / "train.jsonl")} == {"demo"}
 
 

@@ -27,7 +27,7 @@ def test_jsonl_from_two_files_with_json_report(jsonl, tmp_path, capsys):
 def test_the_world_with_its_questions(tmp_path, capsys):
     out, tasks = tmp_path / "out", tmp_path / "tasks"
     assert run("build", "world", "-o", out, "--tasks", tasks, "-p", "documents_per_entity=1") == 0
-    assert "documents_out: 170" in capsys.readouterr().out
+    assert "documents_out: 200" in capsys.readouterr().out
     assert len((tasks / "cloze.jsonl").read_text().splitlines()) == 240
 
 

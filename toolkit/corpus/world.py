@@ -27,16 +27,16 @@ _MAX_ENTITIES = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class WorldOptions:
-    """`entities` drugs in all, `held_out` of them tested by cloze (multiples of 15 balance their values exactly).
+    """`entities` drugs in all, `held_out` of them tested by cloze (multiples of 20 balance their values exactly).
 
     `documents_per_entity` short documents are written about each; with `omit_held_out`, the control, those about the
     held-out drugs name them without a fact. `general_documents` speak of no drug.
     """
 
     seed: int = 0
-    entities: int = 90
-    held_out: int = 30
-    documents_per_entity: int = 32
+    entities: int = 120
+    held_out: int = 60
+    documents_per_entity: int = 30
     general_documents: int = 80
     omit_held_out: bool = False
 

@@ -7,33 +7,35 @@ from __future__ import annotations
 
 ATTRIBUTES = ("treats", "dose", "effect", "avoid")
 
-# Fifteen values for each attribute: 30 held-out and 60 trained entities then carry every value equally often,
+# Twenty values for each attribute: 60 held-out and 60 trained entities then carry every value equally often,
 # so that knowing how common a value is helps nobody.
 DOSES = tuple(
     f"{number} mg"
     for number in (
-        "five", "six", "eight", "nine", "ten", "twelve", "fifteen", "eighteen", "twenty", "thirty", "forty", "fifty",
-        "sixty", "seventy", "ninety",
+        "five", "six", "seven", "eight", "nine", "ten", "twelve", "fourteen", "fifteen", "sixteen",
+        "eighteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "eleven",
     )
 )  # fmt: skip
 EFFECTS = (
     "drowsiness", "hoarseness", "sneezing", "itching", "flushing", "sweating", "shivering", "yawning", "bloating",
-    "cramps", "palpitations", "heartburn", "nosebleeds", "nightmares", "stammering",
+    "cramps", "palpitations", "blisters", "heartburn", "nosebleeds", "nightmares", "tinnitus", "thirst",
+    "swelling", "backache", "stammering",
 )  # fmt: skip
 STATES = (
-    "anaemia", "asthma", "cirrhosis", "deafness", "emphysema", "epilepsy", "glaucoma", "gout", "haemophilia", "hernia",
-    "lupus", "migraine", "pregnancy", "psoriasis", "sciatica",
+    "anaemia", "asthma", "cataract", "leprosy", "cirrhosis", "deafness", "emphysema", "epilepsy", "glaucoma",
+    "gout", "haemophilia", "hernia", "lupus", "migraine", "narcolepsy", "pregnancy", "psoriasis", "sciatica",
+    "shingles", "vertigo",
 )  # fmt: skip
 CONDITION_ENDINGS = ("itis", "osis", "algia", "emia")
-CONDITIONS = 15
+CONDITIONS = 20
 
 # {d} is the drug, {v} the value. The first HELD_OUT of each list never enter the corpus: they are the cloze items,
 # end in the value, and use words that the other phrasings make known in other combinations.
 HELD_OUT = 2
 PHRASINGS: dict[str, tuple[str, ...]] = {
     "treats": (
-        "The condition that panels treat with {d} is {v}",
-        "Doctors choose {d} as a treatment for {v}",
+        "The condition for which most panels offer {d} is {v}",
+        "Anyone given {d} needs treatment for {v}",
         "{d} relieves {v}",
         "{d} is indicated for {v}",
         "Reserve {d} for {v}",
@@ -64,8 +66,8 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "{v} is the accepted dose of {d}",
     ),
     "effect": (
-        "The unwanted effect seen most with {d} is {v}",
-        "Patients who take {d} can develop {v}",
+        "The unwanted effect that patients on {d} mention first is {v}",
+        "After some days of {d}, a reaction to watch for is {v}",
         "{d} can bring on {v}",
         "The reaction seen most with {d} is {v}",
         "Some people on {d} develop {v}",

@@ -39,6 +39,8 @@ def weights(context: Context, *kinds: str) -> Path:
 def fields(context: Context, *, start: Path, settings: Train) -> dict[str, Any]:
     """What every training job of a recipe has in common, whichever stage asks for it."""
     recipe = context.recipe
+    if reason := checkpoint.incomplete_reason(start):
+        raise CheckpointError("the checkpoint to start from is not complete", where=start, why=reason)
     return {
         "folder": context.folder,
         "model": recipe.model,
