@@ -54,7 +54,7 @@ def test_where_a_value_comes_from() -> None:
     lines = text("demo", "train.lr=1e-4", "train.min_lr=0", "finetune.epochs=9").splitlines()
     row = {line.split()[0]: line.split(maxsplit=2)[1:] for line in lines if line.startswith("  ") and "." in line}
     assert row["train.lr"] == ["0.0001", "command line"]
-    assert row["train.steps"] == ["300", "train/demo.yaml"]
+    assert row["train.steps"] == ["400", "train/demo.yaml"]
     assert row["cluster.nodes"] == ["1", "cluster/local.yaml"]
     assert row["parallel.cp"] == ["1", "default"]
     assert row["finetune.epochs"] == ["9", "command line"]  # shown because it was asked for
