@@ -232,3 +232,15 @@ def test_a_cheap_fingerprint_sees_sizes_and_times(tmp_path: Path) -> None:
     folder = files.stat_fingerprint(tmp_path)
     (tmp_path / "other").touch()
     assert files.stat_fingerprint(tmp_path) != folder
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".hf.123.part").mkdir()
+    (tmp_path / ".hf.123.part" / "config.json").write_text("{}")
+    (tmp_path / ".done.json.7.part").write_text("half")
+    (tmp_path / ".hf.9.old").mkdir()
+    kept = [tmp_path / ".hidden.json", tmp_path / "log.part", tmp_path / "hf"]
+    for path in kept:
+        path.write_text("kept")
+    files.remove_parts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

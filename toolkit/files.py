@@ -83,6 +83,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_parts(folder: str | Path) -> None:
+    """Remove what writers that were killed left in `folder`. Only for one that no other process writes to."""
+    for path in Path(folder).glob(".*.*"):
+        if path.suffix not in (".part", ".old"):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def write_text(path: str | Path, text: str) -> None:
     with atomic_write(path) as handle:
         handle.write(text)

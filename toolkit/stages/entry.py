@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+from toolkit import files
 from toolkit.cluster.ranks import run_ranks
 from toolkit.errors import ToolkitError
 from toolkit.plan import steps
@@ -28,6 +29,7 @@ def _run_stage(run: str, ident: str) -> int:
     folder = found.stage(ident)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):  # a launcher that was killed may have left its job running
+        files.remove_parts(folder)
         for stale in [folder / "done.json", *folder.glob("error*.json")]:
             stale.unlink(missing_ok=True)
         command = [sys.executable, "-m", "toolkit.stages", str(found.path), ident]

@@ -20,11 +20,16 @@ def resume_from(context: Context) -> Path | None:
     if not folder.is_dir():
         return None
     try:
-        return checkpoint.latest(folder)
+        found = checkpoint.latest(folder)
     except CheckpointError as err:
         if context.rank == 0 and any(folder.iterdir()):
             print(f"no checkpoint to resume from: {err}", flush=True)
         return None
+    if context.rank == 0:
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and (checkpoint.step_of(path) or 0) > (checkpoint.step_of(found) or 0):
+                print(f"passed over {path.name}: {checkpoint.incomplete_reason(path)}", flush=True)
+    return found
 
 
 def weights(context: Context, *kinds: str) -> Path:
