@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Every module of the toolkit stands on one floor; a package's name covers what is in it. A new module needs a line.
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(["errors", "files", "progress", "cli", "models", "hardware", "units"], 0),
+    **dict.fromkeys(["errors", "files", "progress", "cli", "models", "hardware", "units", "stats"], 0),
     "recipe": 1,
     **dict.fromkeys(["plan", "cluster", "runs", "fabric", "images"], 2),
-    **dict.fromkeys(["tokenizer", "tokenizer_files"], 3),
+    **dict.fromkeys(["tokenizer", "tokenizer_files", "hf_folder"], 3),
     **dict.fromkeys(["corpus", "shards", "train", "checkpoint", "scoring", "report"], 3),
     "stages": 4,
     **dict.fromkeys(["launch", "submit", "watch", "score", "doctor"], 5),
@@ -30,9 +30,13 @@ CAPABILITIES = 3
 NEIGHBOURS = {
     ("launch", "submit"),
     ("submit", "watch"),
+    ("runs", "launch"),  # python -m toolkit.runs retry
+    ("runs", "submit"),  # what going on with a run would do
     ("tokenizer", "tokenizer_files"),
     ("tokenizer_files", "tokenizer"),  # for its type only
     *((name, "tokenizer") for name in ("corpus", "shards", "train", "checkpoint", "scoring", "report")),
+    ("checkpoint", "hf_folder"),
+    ("scoring", "hf_folder"),
 }
 # Training takes the recipe's typed sections as they are; every other capability works without a recipe.
 SECTIONS = {("train", "toolkit.recipe.schema")}

@@ -15,6 +15,7 @@ from toolkit.errors import RunError, StageFailed, ToolkitError
 from toolkit.plan import Step, steps
 from toolkit.runs import Run, done, held, is_done
 from toolkit.runs.folder import read_json_or_fail
+from toolkit.runs.follow import log_sizes
 from toolkit.stages.context import inputs
 from toolkit.stages.entry import run_stage
 from toolkit.watch import Watch
@@ -61,7 +62,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 def _run_step(run: Run, step: Step, watch: Watch, why: str) -> None:
     folder = run.stage(step.id)
-    attempt = {"job_id": None, "started": time.time(), "ended": None, "state": "RUNNING"}
+    attempt = {"job_id": None, "started": time.time(), "ended": None, "state": "RUNNING", "logs": log_sizes(folder)}
     attempts = _attempts(run, step)
     attempts.append(attempt)
     (folder / "progress.json").unlink(missing_ok=True)

@@ -75,9 +75,9 @@ def curve(
 def score(
     model: str, benchmark: str, title: str, mode: str, correct: int, n: int, chance: float, **more: Any
 ) -> dict[str, Any]:
-    from toolkit.report.read import wilson
+    from toolkit.stats import wilson
 
-    bounds = [round(bound, 4) for bound in wilson(correct / n, n)]
+    bounds = [round(bound, 4) for bound in wilson(correct, n)]
     return {
         "model": model,
         "benchmark": benchmark,

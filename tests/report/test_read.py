@@ -153,14 +153,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, kind: str) -> None:
     assert str(path) in str(caught.value) and "run" in str(caught.value)
 
 
-def test_wilson_interval_against_published_values() -> None:
-    # Newcombe, Statistics in Medicine 17 (1998) 857-872, Table I, method 3.
-    assert [round(bound, 4) for bound in read.wilson(81 / 263, 263)] == [0.2553, 0.3662]
-    assert [round(bound, 4) for bound in read.wilson(15 / 148, 148)] == [0.0624, 0.1605]
-    assert [round(bound, 4) for bound in read.wilson(0, 20)] == [0.0, 0.1611]
-    assert [round(bound, 4) for bound in read.wilson(1 / 29, 29)] == [0.0061, 0.1718]
-
-
 def two(before: tuple[int, int], after: tuple[int, int], tmp_path: Path) -> list:
     rows = [
         sample.score(model, "b", "B", "cloze", *got, 0.25) for model, got in (("base", before), ("pretrained", after))

@@ -17,7 +17,7 @@ from toolkit import files
 from toolkit.errors import CheckpointError, DataError, DiskFull, UsageError
 from toolkit.scoring import Item, benchmarks, cloze_prompt, letter_prompt, load_model, score, write
 from toolkit.scoring.encode import request
-from toolkit.scoring.stats import wilson
+from toolkit.stats import wilson
 
 pytest.importorskip("transformers")
 
@@ -292,15 +292,6 @@ def test_groups_interval_and_limit(llama: Path):
     ids = [[p.id for p in s.predictions] for s in (got, again, other)]
     assert ids[0] == ids[1] != ids[2]
     assert [i.id for i in items if i.id in ids[0]] == ids[0]
-
-
-@pytest.mark.parametrize(
-    ("k", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)]
-)
-def test_wilson(k: int, n: int, low: float, high: float):
-    """Third row: Newcombe 1998 (Statistics in Medicine 17), table I, method 3."""
-    assert wilson(k, n) == pytest.approx((low, high), abs=5e-5)
-    assert wilson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
 def test_written_files(llama: Path, tmp_path: Path):

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from toolkit import files
 from toolkit.checkpoint.metadata import METADATA, Chunk, Entry, read_metadata
 from toolkit.errors import CheckpointError
+from toolkit.hf_folder import read_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,8 +52,6 @@ class Reader:
         self.folder = weights_folder(path)
         kind = self.folder / FORMAT
         if kind.is_file():
-            from toolkit.checkpoint.shape import read_json_object
-
             backend = read_json_object(kind).get("sharded_backend")
             if backend != "torch_dist":
                 raise CheckpointError(

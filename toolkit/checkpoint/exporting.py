@@ -13,8 +13,9 @@ from toolkit import files
 from toolkit.checkpoint import card, complete, hf, output, tensorfile
 from toolkit.checkpoint.metadata import METADATA
 from toolkit.checkpoint.model import MegatronModel
-from toolkit.checkpoint.shape import CONFIG, config_file, read_json_object, shape_of
+from toolkit.checkpoint.shape import shape_of
 from toolkit.errors import CheckpointError, UsageError, nearest
+from toolkit.hf_folder import CONFIG, config_file, read_json_object
 
 SHARD_BYTES = 5 * 10**9  # transformers' own default
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}

@@ -1,6 +1,7 @@
 """Hugging Face Llama folders: what makes one complete, reading its tensors, writing it in shards.
 
-Decides which files and tensors a folder must have; leaves their meaning to `mapping` and the bytes to `tensorfile`.
+Decides which tensors a folder must have; leaves whether its files are whole to `toolkit.hf_folder`, the meaning of the
+tensors to `mapping` and their bytes to `tensorfile`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import files
+from toolkit import files, hf_folder
 from toolkit.checkpoint import mapping, tensorfile
-from toolkit.checkpoint.shape import CONFIG, LlamaShape, config_file, read_json_object, shape_of
+from toolkit.checkpoint.shape import LlamaShape, shape_of
 from toolkit.errors import CheckpointError
+from toolkit.hf_folder import CONFIG, INDEX, WEIGHTS, Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION = "generation_config.json"
 TOKENIZER_FILES = (
     "tokenizer.model",
@@ -43,7 +44,7 @@ class HfModel:
     folder: Path
     config: Mapping[str, Any]
     shape: LlamaShape
-    tensors: Mapping[str, tensorfile.Stored]
+    tensors: Mapping[str, Stored]
 
     def read(self, name: str) -> Tensor:
         return tensorfile.read_tensor(self.tensors[name])
@@ -51,35 +52,6 @@ class HfModel:
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: the one, or those that its index names. Raises `CheckpointError`."""
-    folder = Path(folder)
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    index = folder / INDEX
-    if not index.is_file():
-        pickled = any(folder.glob("pytorch_model*.bin"))
-        raise CheckpointError(
-            "no weights",
-            where=folder,
-            why=f"it has only pickled weights, which are not read: neither {WEIGHTS} nor {INDEX} is there"
-            if pickled
-            else f"neither {WEIGHTS} nor {INDEX} is there",
-            do="give the folder of a complete model saved as safetensors",
-        )
-    names = read_json_object(index).get("weight_map")
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise CheckpointError("has no 'weight_map' of tensor names to file names", where=index)
-    found = []
-    for name in sorted(set(names.values())):
-        if Path(name).name != name:
-            raise CheckpointError(f"names the file {name!r}, which is outside its folder", where=index)
-        if not (folder / name).is_file():
-            raise CheckpointError(f"names the file {name}, which is missing", where=index, do="download it again")
-        found.append(folder / name)
-    return found
 
 
 def check_hf(folder: Path) -> HfModel:
@@ -92,15 +64,10 @@ def check_hf(folder: Path) -> HfModel:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError("no such folder", where=folder, do="give a Hugging Face model folder")
-    config = read_json_object(config_file(folder))
+    config = hf_folder.read_json_object(hf_folder.config_file(folder))
     shape = shape_of(config, where=folder / CONFIG)
-    found: dict[str, tensorfile.Stored] = {}
-    for file in weight_files(folder):
-        for name, stored in tensorfile.read_header(file).items():
-            if name in found:
-                raise CheckpointError(f"tensor '{name}' is also in {found[name].file.name}", where=file)
-            if not name.endswith(_IGNORED):
-                found[name] = stored
+    stored = hf_folder.read_tensors(folder)
+    found = {name: tensor for name, tensor in stored.items() if not name.endswith(_IGNORED)}
     expected = mapping.hf_tensors(shape)
     extra = set(found) - set(expected)
     if shape.tied and extra == {"lm_head.weight"}:  # some writers store the shared tensor under both names
@@ -135,7 +102,7 @@ def check_hf(folder: Path) -> HfModel:
     return HfModel(folder=folder, config=config, shape=shape, tensors={name: found[name] for name in expected})
 
 
-def _same(head: tensorfile.Stored, embedding: tensorfile.Stored | None) -> None:
+def _same(head: Stored, embedding: Stored | None) -> None:
     if embedding is not None and (head.nbytes, head.dtype) == (embedding.nbytes, embedding.dtype):
         import torch
 
@@ -216,7 +183,7 @@ def copy_tokenizer(source: Path, out: Path) -> list[str]:
 def write_generation_config(config: Mapping[str, Any], out: Path, source: Path | None = None) -> None:
     """The base's generation_config.json where there is one, else the token ids of the config."""
     if source is not None and source.is_file():
-        files.write_json(out / GENERATION, read_json_object(source))
+        files.write_json(out / GENERATION, hf_folder.read_json_object(source))
         return
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None}
     files.write_json(out / GENERATION, {"_from_model_config": True, **ids})

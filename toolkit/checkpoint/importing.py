@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from toolkit import files
+from toolkit import files, hf_folder
 from toolkit.checkpoint import distcp, hf, mapping, output
 from toolkit.errors import CheckpointError, UsageError
 
@@ -163,7 +163,7 @@ def _source_fingerprint(model: hf.HfModel) -> str:
     """
     import hashlib
 
-    names = [model.folder / "config.json", *hf.weight_files(model.folder)]
+    names = [model.folder / hf_folder.CONFIG, *hf_folder.weight_files(model.folder)]
     lines = sorted(f"{path.name}\0{files.sha256_file(path)}\n" for path in names)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from toolkit import files
 from toolkit.checkpoint import hf, mapping, output, tensorfile
-from toolkit.checkpoint.shape import CONFIG, LlamaShape, shape_of
+from toolkit.checkpoint.shape import LlamaShape, shape_of
+from toolkit.hf_folder import CONFIG
 
 _RESIDUAL = ("o_proj.weight", "down_proj.weight")
 

@@ -5,7 +5,6 @@ Decides what a valid shape is; leaves to `mapping` what tensors follow from it a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from toolkit.errors import CheckpointError
+from toolkit.hf_folder import CONFIG, config_file, read_json_object
 
-CONFIG = "config.json"
 _LIMIT = {
     "num_hidden_layers": 10_000
 }  # a config that asks for more is damaged, and would make an endless list of names
@@ -42,39 +41,6 @@ class LlamaShape:
     @property
     def queries_per_group(self) -> int:
         return self.heads // self.kv_heads
-
-
-def config_file(path: Path) -> Path:
-    """`path` itself when it is a file, else its `config.json`. Raises `CheckpointError` when there is none."""
-    path = Path(path)
-    file = path / CONFIG if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(
-            "no config.json",
-            where=path,
-            why="it states the shape of the model",
-            do="give a Hugging Face folder or its config.json",
-        )
-    return file
-
-
-def read_json_object(file: Path) -> dict[str, Any]:
-    """A JSON object from a UTF-8 file; anything else is a `CheckpointError` that names the file."""
-    try:
-        value = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as err:
-        raise CheckpointError(
-            "not valid JSON", where=file, why=str(err), do="download or write the file again"
-        ) from err
-    except OSError as err:
-        raise CheckpointError("cannot be read", where=file, why=err.strerror or str(err)) from err
-    if not isinstance(value, dict):
-        raise CheckpointError(f"holds a {type(value).__name__} where an object is expected", where=file)
-    return value
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    return read_json_object(config_file(path))
 
 
 def read_shape(path: Path) -> LlamaShape:

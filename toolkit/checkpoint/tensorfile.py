@@ -1,7 +1,7 @@
-"""The safetensors format: header and byte ranges, without building a tensor unless one is asked for.
+"""The bytes of safetensors files: one tensor read when it is asked for, a file written tensor by tensor.
 
-Decides whether a file is whole (every byte of it is accounted for by the header); leaves to `hf` which tensors belong
-in it. Format: 8 bytes little-endian header length, a JSON object, then the bytes of the tensors, one after the other.
+Decides which types can be converted; leaves headers and whole files to `toolkit.hf_folder`, and to `hf` which tensors
+belong in a file.
 """
 
 from __future__ import annotations
@@ -17,40 +17,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from toolkit.errors import CheckpointError
 from toolkit.files import disk_errors
+from toolkit.hf_folder import FLOATS, Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# safetensors' names -> (torch's names, bytes per element)
-DTYPES = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
-_CODES = {name: (code, size) for code, (name, size) in DTYPES.items()}
-_OTHER_SIZES = {
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U64": 8,
-    "U32": 4,
-    "U16": 2,
-    "U8": 1,
-    "BOOL": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-}
-_HEADER_LIMIT = 100_000_000  # bytes; the limit of the reference implementation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """One tensor in a file: `begin` is absolute, `nbytes` its length. `dtype` is torch's name for the four float
-    types that models are made of, else the format's own."""
-
-    file: Path
-    name: str
-    dtype: str
-    dims: tuple[int, ...]
-    begin: int
-    nbytes: int
+_CODES = {name: code for code, name in FLOATS.items()}
+_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,69 +40,12 @@ class Spec:
 
 
 def item_bytes(dtype: str) -> int:
-    return _CODES[dtype][1]
+    return _BYTES[dtype]
 
 
 def is_float(dtype: str) -> bool:
     """Whether it is one of the four types that can be converted."""
     return dtype in _CODES
-
-
-def read_header(file: Path) -> dict[str, Stored]:
-    """Every tensor of a safetensors file. Raises `CheckpointError` when the file is truncated, too long or lies about
-    itself.
-    """
-    file = Path(file)
-
-    def bad(why: str) -> CheckpointError:
-        return CheckpointError(
-            "not a whole safetensors file", where=file, why=why, do="copy or download the file again"
-        )
-
-    try:
-        size = file.stat().st_size
-        with open(file, "rb") as handle:
-            start = handle.read(8)
-            if len(start) < 8:
-                raise bad(f"it has {size} bytes")
-            (length,) = struct.unpack("<Q", start)
-            if length > min(_HEADER_LIMIT, size - 8):
-                raise bad(f"its header claims {length} bytes, and the file has {size}")
-            raw = handle.read(length)
-    except OSError as err:
-        raise CheckpointError("cannot be read", where=file, why=err.strerror or str(err)) from err
-    try:
-        header = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as err:
-        raise bad(f"its header is not JSON ({err})") from err
-    if not isinstance(header, dict):
-        raise bad("its header is not a JSON object")
-    header.pop("__metadata__", None)
-    base = 8 + length
-    tensors = [_entry(file, name, value, base, bad) for name, value in header.items()]
-    at = base
-    for tensor in sorted(tensors, key=lambda t: (t.begin, t.nbytes)):
-        if tensor.begin != at:
-            raise bad(f"the bytes of '{tensor.name}' begin at {tensor.begin}, those before it end at {at}")
-        at += tensor.nbytes
-    if at != size:
-        raise bad(f"its tensors end at byte {at}, and the file has {size}")
-    return {tensor.name: tensor for tensor in tensors}
-
-
-def _entry(file: Path, name: str, value: Any, base: int, bad: Any) -> Stored:
-    try:
-        code, dims, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
-    except (TypeError, KeyError, ValueError) as err:
-        raise bad(f"the header's entry for '{name}' is malformed") from err
-    if not isinstance(dims, list) or not all(type(n) is int and n >= 0 for n in [*dims, begin, end]):
-        raise bad(f"the header's entry for '{name}' is malformed")
-    if code not in DTYPES and code not in _OTHER_SIZES:
-        raise bad(f"'{name}' has the unknown type {code!r}")
-    dtype, item = DTYPES.get(code) or (code, _OTHER_SIZES[code])
-    if end - begin != math.prod(dims) * item:
-        raise bad(f"'{name}' is {code} {dims} and has {end - begin} bytes")
-    return Stored(file=file, name=name, dtype=dtype, dims=tuple(dims), begin=base + begin, nbytes=end - begin)
 
 
 def read_tensor(stored: Stored) -> Tensor:
@@ -162,7 +78,7 @@ class Writer:
         at = 0
         for spec in self._todo:
             header[spec.name] = {
-                "dtype": _CODES[spec.dtype][0],
+                "dtype": _CODES[spec.dtype],
                 "shape": list(spec.dims),
                 "data_offsets": [at, at + spec.nbytes],
             }

@@ -13,6 +13,7 @@ from typing import Any
 from toolkit.errors import RunError
 from toolkit.report.record import Curve, Record, Score, Stage
 from toolkit.report.values import moment, number, text, whole
+from toolkit.stats import wilson
 
 FAILED = {"failed", "error", "cancelled", "canceled", "timeout", "node_fail", "out_of_memory", "killed", "interrupted"}
 RUNNING = {"running", "pending", "submitted", "queued", "requeued", "started", "preempted", "suspended"}
@@ -208,14 +209,6 @@ def _curve(root: Path, name: str, notes: list[str]) -> Curve:
     return Curve(steps=tuple(sorted(steps)), columns=columns, resumed=tuple(sorted(set(resumed))), damaged=damaged)
 
 
-def wilson(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % score interval of a proportion (E. B. Wilson, 1927)."""
-    scale = 1 + z * z / n
-    middle = (accuracy + z * z / (2 * n)) / scale
-    half = z / scale * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def _fraction(value: Any) -> float | None:
     value = number(value)
     return value if value is not None and 0 <= value <= 1 else None
@@ -248,7 +241,7 @@ def _score(row: dict[str, Any]) -> Score | None:
         return None
     bounds = [_fraction(value) for value in _list(row.get("ci95"))]
     if len(bounds) != 2 or None in bounds or not bounds[0] <= accuracy <= bounds[1]:
-        bounds = list(wilson(accuracy, n)) if n else [None, None]
+        bounds = list(wilson(accuracy * n, n)) if n else [None, None]
     groups = {}
     for name, value in _object(row.get("groups")).items():
         part = _fraction(_object(value).get("accuracy"))

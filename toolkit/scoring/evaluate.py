@@ -23,7 +23,7 @@ from toolkit.scoring.benchmarks import MODES, Benchmark, size_notes
 from toolkit.scoring.encode import Request, request
 from toolkit.scoring.hf import LoadedModel, load_model
 from toolkit.scoring.items import Item
-from toolkit.scoring.stats import wilson
+from toolkit.stats import wilson
 
 
 @dataclass(frozen=True, kw_only=True)
