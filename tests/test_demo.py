@@ -57,9 +57,8 @@ def test_without_the_facts_in_its_corpus_the_model_stays_at_chance(tmp_path: Pat
         "cluster.devices_per_node=1",
         "score.benchmarks=[demo_cloze]",
     )
-    made = scores(run)
-    low, high = made["pretrained", "demo_cloze"]["ci95"]
-    assert low <= CHANCE <= high, made["pretrained", "demo_cloze"]
+    made = scores(run)["pretrained", "demo_cloze"]
+    assert abs(made["accuracy"] - CHANCE) <= 0.10, made  # 240 items: more than three standard deviations
 
 
 def test_real_articles_and_a_real_benchmark_run_to_the_end(tmp_path: Path, shared_data: Path) -> None:
