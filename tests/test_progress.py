@@ -16,7 +16,7 @@ import pytest
 from toolkit import files
 from toolkit import progress as module
 from toolkit.errors import DiskFull
-from toolkit.progress import ENV, progress
+from toolkit.progress import ENV, Progress, progress
 
 BRACKETS = """
 from toolkit.progress import progress
@@ -33,7 +33,7 @@ def test_the_file_holds_the_latest_state(tmp_path: Path, monkeypatch: pytest.Mon
         bar.advance(2, note="loss 1.5")
         bar.advance()
     state = json.loads(path.read_text())
-    assert state.pop("elapsed_s") >= 0
+    assert state.pop("elapsed_s") >= 0 and state.pop("left_s") >= 0
     assert state == {"label": "shards", "done": 3, "total": 5, "unit": "docs", "note": "loss 1.5"}
     assert [p.name for p in path.parent.iterdir()] == ["progress.json"]
 
@@ -146,3 +146,15 @@ def test_no_bar_where_a_file_is_watched(repo_root: Path, tmp_path: Path) -> None
     code = f"import os; os.environ[{ENV!r}] = {str(tmp_path / 'p.json')!r}\n{BRACKETS}"
     assert on_a_terminal(code, repo_root) == ""
     assert json.loads((tmp_path / "p.json").read_text())["done"] == 20
+
+
+def test_what_was_done_before_says_nothing_of_the_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "progress.json"
+    monkeypatch.setenv(ENV, str(path))
+    bar = Progress("pretrain", 400, "steps", begun=300)
+    assert bar.left_s() is None, "nothing is known before the first step"
+    bar._start -= 10
+    bar.at(350)
+    assert bar.left_s() == pytest.approx(10, rel=0.05)
+    bar.close()
+    assert json.loads(path.read_text())["left_s"] == pytest.approx(10, rel=0.05)

@@ -17,7 +17,7 @@ RECORD = {"elapsed_s": 3.21, "result": {"documents": 3680, "loss": 0.58123, "rem
 
 
 def progress(folder: Path) -> None:
-    state = {"label": "pretrain", "done": 100, "total": 400, "unit": "steps", "note": "loss 1.2", "elapsed_s": 50}
+    state = {"label": "pretrain", "done": 100, "total": 400, "unit": "steps", "note": "loss 1.2", "left_s": 150.0}
     (folder / "progress.json").write_text(json.dumps(state))
 
 

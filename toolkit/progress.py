@@ -21,10 +21,14 @@ _FILE_EVERY_S = 0.5
 
 
 class Progress:
-    """Counts `done` of `total` `unit`s; `note` is a short free text such as the latest loss."""
+    """Counts `done` of `total` `unit`s; `note` is a short free text such as the latest loss.
 
-    def __init__(self, label: str, total: int | None, unit: str) -> None:
-        self.label, self.total, self.unit, self.done, self.note = label, total, unit, 0, ""
+    `begun` were done before, by work that was interrupted: they say nothing of the speed.
+    """
+
+    def __init__(self, label: str, total: int | None, unit: str, begun: int = 0) -> None:
+        self.label, self.total, self.unit, self.done, self.note = label, total, unit, begun, ""
+        self._begun = begun
         self._start = time.monotonic()
         self._last_line = self._last_file = self._start
         self._file = Path(os.environ[ENV]) if os.environ.get(ENV) else None
@@ -54,11 +58,19 @@ class Progress:
             self._last_file = now
             self.write()
 
-    def line(self) -> str:
+    def rate(self) -> float:
+        """Units a second since this process began."""
         elapsed = time.monotonic() - self._start
-        rate = self.done / elapsed if elapsed > 0 else 0.0
+        return (self.done - self._begun) / elapsed if elapsed > 0 else 0.0
+
+    def left_s(self) -> float | None:
+        rate = self.rate()
+        return (self.total - self.done) / rate if self.total and rate > 0 else None
+
+    def line(self) -> str:
+        rate, seconds = self.rate(), self.left_s()
         of = f"/{self.total}" if self.total else ""
-        left = f" eta={(self.total - self.done) / rate:.0f}s" if self.total and rate > 0 else ""
+        left = f" eta={seconds:.0f}s" if seconds is not None else ""
         note = f" {self.note}" if self.note else ""
         return f"progress {self.label} {self.done}{of} {self.unit} {rate:.1f}/s{left}{note}"
 
@@ -66,6 +78,8 @@ class Progress:
         """Replace the file that others watch. A disk that is full or gone must not end the work for that."""
         if self._file is not None:
             state = {"label": self.label, "done": self.done, "total": self.total, "unit": self.unit, "note": self.note}
+            seconds = self.left_s()
+            state["left_s"] = None if seconds is None else round(seconds, 1)
             with contextlib.suppress(OSError, DiskFull):
                 files.write_json(self._file, {**state, "elapsed_s": round(time.monotonic() - self._start, 2)})
 

@@ -83,9 +83,7 @@ class Watch:
         if not state:
             return f"{elapsed}  starting"
         of = f"/{state['total']:,}" if state["total"] else ""
-        left = ""
-        if state["total"] and state["done"]:
-            left = f"  {state['elapsed_s'] / state['done'] * (state['total'] - state['done']):.0f} s left"
+        left = f"  {state['left_s']:.0f} s left" if state.get("left_s") is not None else ""
         return f"{elapsed}  {state['label']} {state['done']:,}{of} {state['unit']}{left}  {state['note']}"
 
     def _redraw(self) -> None:

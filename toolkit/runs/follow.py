@@ -118,6 +118,19 @@ def follow(path: Path, start: int, over: Callable[[], bool], *, poll_s: float = 
         time.sleep(poll_s)
 
 
+def start_of_last(path: Path, start: int, lines: int | None) -> int:
+    """Where the last `lines` lines of the file as it is now begin, not before `start`. Raises `RunError`."""
+    if lines is None:
+        return start
+    try:
+        with open(_open(path), "rb") as handle:
+            return _start_of_last(handle, start, os.fstat(handle.fileno()).st_size, lines)
+    except FileNotFoundError:
+        return start
+    except OSError as err:
+        raise RunError(f"cannot be read: {err.strerror}", where=path) from None
+
+
 def _start(sizes: Mapping[str, Any] | None, name: str) -> int | None:
     value = 0 if sizes is None else sizes.get(name, 0)
     known = sizes is not None and isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -64,8 +64,8 @@ class Metrics(pl.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.global_rank == 0:
             self._drop_from(trainer.global_step)
-            self._progress = Progress(self.label, self.steps, "steps")
-            self._progress.at(trainer.global_step)
+            self._progress = Progress(self.label, self.steps, "steps", begun=trainer.global_step)
+            self._progress.write()
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         self._began = time.monotonic()
