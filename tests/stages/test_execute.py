@@ -131,6 +131,32 @@ def test_what_changed_runs_again_and_what_follows_from_it(make: Make, notes: Pat
     assert counts == {"corpus": 3, "base": 2, "shards": 3}
 
 
+@pytest.mark.slow
+def test_what_was_made_from_other_inputs_is_set_aside(make: Make, notes: Path) -> None:
+    """A checkpoint that an earlier attempt left is gone on from only while the inputs are the same."""
+    run = make(["corpus", "base", "shards"])
+    execute(run, quiet=True)
+    left = run.stage("shards") / "checkpoints" / "step=9" / "weights"
+    left.mkdir(parents=True)
+
+    (run.stage("shards") / "done.json").unlink()  # interrupted: the same inputs
+    execute(run, quiet=True)
+    assert left.is_dir() and not list(run.stage("shards").glob("stale-*"))
+
+    with open(notes, "a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"text": "A new note on fever and cough, written later than all the others."}) + "\n")
+    execute(run, quiet=True)
+    (aside,) = run.stage("shards").glob("stale-*")
+    assert not left.exists() and (aside / "checkpoints" / "step=9" / "weights").is_dir()
+    assert (run.stage("shards") / "shards" / "train.idx").is_file(), "the new shards are in their place"
+    assert aside.name in (run.stage("shards") / "log").read_text()
+
+    (run.stage("shards") / "inputs.json").write_text("{", encoding="utf-8")  # nobody knows what the rest was made from
+    (run.stage("shards") / "done.json").unlink()
+    execute(run, quiet=True)
+    assert json.loads((run.stage("shards") / "inputs.json").read_text())
+
+
 def test_a_stages_own_error_comes_back_whole(make: Make, notes: Path) -> None:
     notes.write_text("no json\n" * 50)
     run = make(["corpus"])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 from toolkit import files
 from toolkit.cluster.ranks import run_ranks
 from toolkit.errors import ToolkitError
-from toolkit.plan import steps
-from toolkit.runs import find, held
+from toolkit.plan import Step, steps
+from toolkit.runs import Run, find, held
+from toolkit.stages.context import inputs
+
+_KEPT = ("lock", "log")
 
 
 def run_stage(run: str, ident: str) -> dict[str, Any]:
@@ -30,6 +34,7 @@ def _run_stage(run: str, ident: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):  # a launcher that was killed may have left its job running
         files.remove_parts(folder)
+        _set_aside_what_other_inputs_made(found, step)
         for stale in [folder / "done.json", *folder.glob("error*.json")]:
             stale.unlink(missing_ok=True)
         command = [sys.executable, "-m", "toolkit.stages", str(found.path), ident]
@@ -37,6 +42,28 @@ def _run_stage(run: str, ident: str) -> int:
         if code != 0:  # rank 0 may have ended well and recorded it before another failed
             (folder / "done.json").unlink(missing_ok=True)
         return code
+
+
+def _set_aside_what_other_inputs_made(run: Run, step: Step) -> None:
+    """An earlier attempt may have left checkpoints: they are gone on from only if they were made from the same inputs.
+
+    What was made from others is kept in `stale-<time>/`, never deleted: it may have cost weeks.
+    """
+    folder, now = run.stage(step.id), inputs(run, step)
+    path = folder / "inputs.json"
+    try:
+        before = files.read_json(path) if path.is_file() else now
+    except ValueError:  # damaged: nobody knows what the rest was made from
+        before = None
+    if before != now:
+        aside = folder / time.strftime("stale-%Y%m%d-%H%M%S")
+        aside.mkdir(exist_ok=True)
+        for item in folder.iterdir():
+            if item.suffix != ".log" and item.name not in _KEPT and not item.name.startswith("stale-"):
+                item.replace(aside / item.name)
+        with open(folder / "log", "a", encoding="utf-8") as log:
+            log.write(f"inputs have changed: what earlier attempts made is in {aside.name}\n")
+    files.write_json(path, now)
 
 
 def _threads(processes: int) -> int:
