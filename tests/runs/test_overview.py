@@ -30,7 +30,13 @@ def finish(run: Run, ident: str, **figures: Any) -> None:
     made.write_text("x")
     recipe = files.sha256_file(run.path / "recipe.yaml")
     record_done(
-        run, ident, stage=ident, started=time.time() - 4, inputs={"recipe.yaml": recipe}, outputs={"out": made}, result=figures
+        run,
+        ident,
+        stage=ident,
+        started=time.time() - 4,
+        inputs={"recipe.yaml": recipe},
+        outputs={"out": made},
+        result=figures,
     )
 
 
