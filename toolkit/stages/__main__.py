@@ -32,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
         )
     context = Context(run=run, step=step)
     context.folder.mkdir(parents=True, exist_ok=True)
-    started, read = time.time(), inputs(run, step)
+    started = time.time()
+    read = inputs(run, step) if context.rank == 0 else {}  # rank 0 alone records; others need not read the files too
     try:
         module = importlib.import_module(f"toolkit.stages.{_MODULES.get(step.stage, step.stage)}")
         result = module.run(context)
