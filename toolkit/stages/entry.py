@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from toolkit import files
@@ -47,7 +49,7 @@ def _run_stage(run: str, ident: str) -> int:
 def _set_aside_what_other_inputs_made(run: Run, step: Step) -> None:
     """An earlier attempt may have left checkpoints: they are gone on from only if they were made from the same inputs.
 
-    What was made from others is kept in `stale-<time>/`, never deleted: it may have cost weeks.
+    What was made from others is kept in `stale-<time>-<id>/`, never deleted: it may have cost weeks.
     """
     folder, now = run.stage(step.id), inputs(run, step)
     path = folder / "inputs.json"
@@ -56,8 +58,7 @@ def _set_aside_what_other_inputs_made(run: Run, step: Step) -> None:
     except ValueError:  # damaged: nobody knows what the rest was made from
         before = None
     if before != now:
-        aside = folder / time.strftime("stale-%Y%m%d-%H%M%S")
-        aside.mkdir(exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=time.strftime("stale-%Y%m%d-%H%M%S-"), dir=folder))  # two in one second
         for item in folder.iterdir():
             if item.suffix != ".log" and item.name not in _KEPT and not item.name.startswith("stale-"):
                 item.replace(aside / item.name)
