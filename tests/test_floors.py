@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: dict[str, int] = {
     **dict.fromkeys(["errors", "files", "progress", "cli", "models", "hardware", "units", "stats"], 0),
     "recipe": 1,
-    **dict.fromkeys(["plan", "cluster", "runs", "fabric", "images"], 2),
+    **dict.fromkeys(["plan", "cluster", "runs", "fabric", "images", "preflight"], 2),
     **dict.fromkeys(["tokenizer", "tokenizer_files", "hf_folder"], 3),
     **dict.fromkeys(["corpus", "shards", "train", "checkpoint", "scoring", "report"], 3),
     "stages": 4,
     **dict.fromkeys(["launch", "submit", "watch", "score", "doctor"], 5),
+    **dict.fromkeys(["chain", "injob", "waiting", "job", "keepalive"], 5),
 }
 VERBS = 5  # and every __main__
 BASE = 0  # the modules of this floor alone may all use one another
@@ -29,8 +30,15 @@ CAPABILITIES = 3
 # Elsewhere, who may use its neighbour on the same floor.
 NEIGHBOURS = {
     ("launch", "submit"),
+    *(("launch", name) for name in ("chain", "injob", "waiting")),
+    *((name, "chain") for name in ("injob", "waiting")),
+    *((name, "submit") for name in ("chain", "injob")),
+    ("waiting", "submit"),
+    ("job", "keepalive"),
+    ("cluster", "plan"),  # a job is for a step
     ("submit", "watch"),
     ("runs", "launch"),  # python -m toolkit.runs retry
+    ("runs", "cluster"),  # what Slurm says of their jobs
     ("runs", "submit"),  # what going on with a run would do
     ("tokenizer", "tokenizer_files"),
     ("tokenizer_files", "tokenizer"),  # for its type only

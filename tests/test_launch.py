@@ -62,7 +62,7 @@ def test_a_dry_run_writes_nothing_and_loads_nothing_heavy(repo_root: Path, elsew
     before = tree(elsewhere), tree(repo_root / "recipes")
     code = (
         "import sys; from toolkit import cli, launch; rc = cli.run(launch.main);"
-        "print(rc, sorted({'torch', 'numpy', 'transformers', 'nemo', 'pandas', 'submitit'} & set(sys.modules)))"
+        "print(rc, sorted({'torch', 'numpy', 'transformers', 'nemo', 'pandas'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(repo_root), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
@@ -184,8 +184,86 @@ def test_output_into_a_closed_pipe_is_no_fault(repo_root: Path) -> None:
 
 
 def test_a_cluster_that_cannot_be_submitted_to_is_refused_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("recipe=demo", "cluster.executor=slurm", f"runs={tmp_path / 'runs'}") == 3
-    assert "cannot be submitted to 'slurm'" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(tmp_path))  # a machine without Slurm
+    assert run("recipe=demo", "cluster=slurm_dev", f"runs={tmp_path / 'runs'}") == 1
+    assert "sbatch: Slurm cannot be asked. There is no such command here." in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_for_slurm_shows_every_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same in both forms, as sbatch would get them; Slurm need not be there."""
+    words = ("recipe=demo", "cluster=slurm_dev", "--dry-run")
+    assert run(*words) == 0
+    shown = capsys.readouterr().out
+    assert run(*words, "--json") == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    assert [job["key"] for job in jobs] == [
+        *("corpus", "base", "shards", "import", "pretrain", "export-pretrain", "finetune", "export-finetune"),
+        *("score-parts", "score", "report"),
+    ]
+    for job in jobs:
+        assert job["script"].rstrip() in shown
+        assert f"-m toolkit.job {tmp_path}/runs/demo-DATE-ID {job['step']}" in job["script"]
+    assert not (tmp_path / "runs").exists()
+    assert run("recipe=demo", "--dry-run", "--json") == 0
+    assert "jobs" not in json.loads(capsys.readouterr().out)  # this machine takes no scripts
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["recipe=demo", "--only"], "--only goes with --in-job"),
+        (["--in-job", "corpus"], "--in-job without recipe=NAME or run=RUN"),
+        (["--in-job", "corpus", "recipe=demo", "--dry-run"], "--in-job goes with --only alone"),
+        (["--in-job", "corpus", "recipe=demo", "--wait"], "--in-job goes with --only alone"),
+        (["--in-job", "corpus", "recipe=demo"], "--in-job is for scripts that sbatch runs"),
+    ],
+)
+def test_in_job_by_mistake(
+    words: list[str], told: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert run(*words) == 2
+    out, err = capsys.readouterr()
+    assert told in err and out == "" and list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "code", "told"),
+    [
+        (["recipe=demo", "cluster=slurm_dev"], {}, 3, "stage pretrain takes 4 nodes x 1 tasks, and this job has 1 x ?"),
+        (["recipe=demo", "cluster=slurm_dev"], {"NODES": "4", "NTASKS": "8"}, 3, "--nodes=4 --ntasks-per-node=1"),
+        (["recipe=demo", "cluster=slurm_dev"], {"NODES": "4", "NTASKS": "7"}, 3, "this job has 4 x ? tasks"),
+        (["recipe=demo", "cluster=slurm_dev", "cluster.device=gpu", "cluster.gres=null"],
+         {"NODES": "4", "NTASKS": "4", "GPUS": "0"}, 3, "--gpus-per-node=1"),
+        (["recipe=pretrain_70b"], {"NODES": "16", "NTASKS": "128"}, 2, "not stated: model.base"),
+        (["recipe=demo", "stages=[corpus]"], {}, 2, "has no stage 'pretrain'"),
+    ],
+)  # fmt: skip
+def test_a_job_that_does_not_fit_is_refused_with_what_would(
+    words: list[str], environment: dict[str, str], code: int, told: str, elsewhere: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name in ("SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_GPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    names = {"NODES": "SLURM_JOB_NUM_NODES", "NTASKS": "SLURM_NTASKS", "GPUS": "SLURM_GPUS_ON_NODE"}
+    for name, value in environment.items():
+        monkeypatch.setenv(names[name], value)
+    monkeypatch.setenv("PATH", str(slurm_stand_in(elsewhere)), prepend=os.pathsep)
+    given = ["inputs.shards=/s", "inputs.checkpoint=/c", "model.base=/m"] if words[0] == "recipe=demo" else []
+    assert run(*words, *given, "--in-job", "pretrain") == code
+    out, err = capsys.readouterr()
+    assert told in err and out == "" and not (elsewhere / "runs").exists()
+
+
+def slurm_stand_in(folder: Path) -> Path:
+    """A folder with an sbatch that must not be called: what is refused here is refused before."""
+    place = folder / "bin"
+    place.mkdir()
+    for name in ("sbatch", "srun", "squeue"):
+        (place / name).write_text("#!/bin/sh\necho called >&2\nexit 1\n")
+        (place / name).chmod(0o755)
+    return place

@@ -86,6 +86,12 @@ class RunError(ToolkitError):
     """A run folder that is missing or damaged."""
 
 
+class Stopped(ToolkitError):
+    """Asked to stop; what was done is saved, and the same command goes on from there. No failure (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
 class StageFailed(ToolkitError):
     """A stage's job ended without its results."""
 

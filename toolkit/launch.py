@@ -5,21 +5,29 @@ module's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from toolkit import cli
 from toolkit.cluster.executor import check
 from toolkit.errors import RecipeError, UsageError, nearest
-from toolkit.plan import layout, missing_inputs, steps
-from toolkit.plan.show import plan_text
+from toolkit.plan import missing_inputs
+from toolkit.plan.show import plan_text, plan_values
 from toolkit.recipe import compose, list_recipes
+
+if TYPE_CHECKING:
+    from toolkit.chain import Submitted
+    from toolkit.cluster.sbatch import Job
+    from toolkit.runs import Run
 
 _EPILOG = """examples:
   python -m toolkit.launch                                     list the recipes
   python -m toolkit.launch recipe=pretrain_70b --dry-run       show the plan, write nothing
   python -m toolkit.launch recipe=demo train.steps=50          run on this machine
+  python -m toolkit.launch recipe=demo cluster=slurm_dev       submit a chain of jobs to Slurm and return
   python -m toolkit.launch run=last                            go on with the newest run where it stopped
 """
 
@@ -36,8 +44,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("words", nargs="*", metavar="key=value", help="recipe=NAME or run=RUN, then overrides")
     parser.add_argument("--dry-run", action="store_true", help="compose, check and show; write and submit nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.add_argument("--wait", action="store_true", help="on Slurm: stay until the jobs have ended")
+    parser.add_argument("--in-job", metavar="STAGE", help="for slurm/*.sh: this job does STAGE, submit what follows it")
+    parser.add_argument("--only", action="store_true", help="with --in-job: nothing follows")
     args = parser.parse_intermixed_args(argv)
-    recipe, run, overrides = _words(args.words)
+    recipe, run, overrides = _words(args.words, args.in_job is not None)
+    if args.only and not args.in_job:
+        raise UsageError("--only goes with --in-job", do="choose stages with stages=[a,b]")
+    if args.in_job and (args.dry_run or args.wait or args.json):
+        raise UsageError("--in-job goes with --only alone", do="give the others to a launch from the login node")
+    if args.in_job and recipe is None and run is None:
+        raise UsageError("--in-job without recipe=NAME or run=RUN", do="see python -m toolkit.launch")
     if run is not None:
         if overrides:
             raise UsageError(
@@ -45,15 +62,19 @@ def main(argv: Sequence[str]) -> int:
                 where=f"run={run}",
                 do="leave the overrides out, or start a new run with recipe=NAME",
             )
-        return _go_on(run, args.json, args.dry_run)
+        if args.in_job:
+            return _in_job(args, recipe, run, overrides, argv)
+        return _go_on(run, args.json, args.dry_run, args.wait)
     if recipe is None:
         if overrides:
             raise UsageError(f"'{overrides[0]}' without recipe=NAME", do="see python -m toolkit.launch")
         return _list(args.json)
-    return _launch(recipe, overrides, args.json, args.dry_run, argv)
+    if args.in_job:
+        return _in_job(args, recipe, run, overrides, argv)
+    return _launch(recipe, overrides, args, argv)
 
 
-def _words(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
+def _words(words: Sequence[str], in_job: bool) -> tuple[str | None, str | None, list[str]]:
     recipe = run = None
     overrides = []
     for number, word in enumerate(words):
@@ -73,7 +94,7 @@ def _words(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
             )
         else:
             overrides.append(word)
-    if recipe is not None and run is not None:
+    if recipe is not None and run is not None and not in_job:  # a script names its recipe itself
         raise UsageError("recipe= and run= exclude each other", do="recipe=NAME starts a run, run=RUN goes on with one")
     return recipe, run, overrides
 
@@ -90,36 +111,44 @@ def _list(as_json: bool) -> int:
     return 0
 
 
-def _launch(name: str, overrides: Sequence[str], as_json: bool, dry_run: bool, argv: Sequence[str]) -> int:
+def _launch(name: str, overrides: Sequence[str], args: argparse.Namespace, argv: Sequence[str]) -> int:
     composed = compose(name, overrides)
     recipe = composed.recipe
     missing = missing_inputs(recipe)
-    plan = {
-        "recipe": recipe.name,
-        "layout": dataclasses.asdict(layout(recipe)),
-        "stages": [dataclasses.asdict(step) for step in steps(recipe)],
-        "missing": [{"key": key, "why": why} for key, why in missing],
-    }
-    if dry_run:
-        if as_json:
-            cli.print_json({**plan, "values": dataclasses.asdict(recipe), "origin": dict(composed.origin)})
+    plan = plan_values(recipe, missing)
+    on_slurm = recipe.cluster.executor == "slurm"
+    if args.dry_run:
+        scripts = []
+        if on_slurm:
+            from toolkit.cluster.submission import preview
+
+            scripts = preview(recipe)
+        if args.json:
+            values = {"values": dataclasses.asdict(recipe), "origin": dict(composed.origin)}
+            jobs = {"jobs": [{**_facts(job), "script": text} for job, text in scripts]} if on_slurm else {}
+            cli.print_json({**plan, **values, **jobs})
         else:
             print(plan_text(composed, missing))
+            for number, (job, text) in enumerate(scripts, 1):
+                print(f"\njob {number} of {len(scripts)}: {job.key}\n\n{text.rstrip()}")
         return 0
     if missing:
         named = "; ".join(f"{key} ({why})" for key, why in missing)
         raise RecipeError(f"not stated: {named}", where=recipe.name, do="give each as KEY=VALUE on the command line")
     check(recipe)
-    if not as_json:
+    if not args.json:
         print(plan_text(composed, missing), flush=True)
     from toolkit.runs import create
-    from toolkit.submit import execute
 
     run = create(recipe, command=[sys.executable, "-m", "toolkit.launch", *argv], plan=plan)
-    return _report(execute(run, quiet=as_json), as_json)
+    if on_slurm:
+        return _chain(run, args.json, args.wait, fresh=True)
+    from toolkit.submit import execute
+
+    return _report(execute(run, quiet=args.json), args.json)
 
 
-def _go_on(name: str, as_json: bool, dry_run: bool) -> int:
+def _go_on(name: str, as_json: bool, dry_run: bool, wait: bool) -> int:
     from toolkit.runs import find
     from toolkit.submit import execute, outlook
 
@@ -131,7 +160,70 @@ def _go_on(name: str, as_json: bool, dry_run: bool) -> int:
         else:
             print("\n".join(f"{row['id']:<18} {row['state']}" for row in state))
         return 0
+    if run.recipe.cluster.executor == "slurm":
+        check(run.recipe)
+        return _chain(run, as_json, wait, fresh=False)
     return _report(execute(run, quiet=as_json), as_json)
+
+
+def _in_job(
+    args: argparse.Namespace, recipe: str | None, run: str | None, overrides: Sequence[str], argv: Sequence[str]
+) -> int:
+    from toolkit.injob import begin
+
+    with contextlib.redirect_stdout(sys.stderr):
+        command = [sys.executable, "-m", "toolkit.launch", *argv]
+        made = begin(args.in_job, recipe=recipe, run=run, overrides=overrides, only=args.only, command=command)
+    print(made.path)  # alone: the script reads it
+    return 0
+
+
+def _chain(run: Run, as_json: bool, wait: bool, *, fresh: bool) -> int:
+    """Submit to Slurm, say what was submitted, and return; with `wait` stay until it has ended."""
+    from toolkit import chain
+
+    try:
+        made = chain.submit(run)
+    except BaseException:
+        if fresh:
+            chain.discard(run)
+        raise
+    if not as_json:
+        print("\n" + _table(run, made), flush=True)
+    if wait:
+        from toolkit.submit import summary
+        from toolkit.waiting import wait as stay
+
+        stay(run, made)
+        told = {**summary(run), "jobs": _submitted(made)}
+        return _report(told, as_json)
+    if as_json:
+        cli.print_json({"run": str(run.path), "jobs": _submitted(made)})
+    return 0
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    told = dataclasses.asdict(job)
+    kept = ("key", "step", "name", "needs", "array", "nodes", "tasks", "cpus", "gpus", "mem_gib", "time_limit_min")
+    return {name: told[name] for name in (*kept, "partition")}
+
+
+def _submitted(made: Sequence[Submitted]) -> list[dict[str, Any]]:
+    return [{"id": one.id, "after": list(one.after), **_facts(one.job)} for one in made]
+
+
+def _table(run: Run, made: Sequence[Submitted]) -> str:
+    if not made:
+        return f"nothing to submit: every stage of {run.path} is done"
+    lines = [f"{'stage':<18} {'job':>9}  {'after':<20} {'nodes x tasks':<14} {'GPUs':<8} time"]
+    for one in made:
+        size = f"{one.job.nodes} x {one.job.tasks}" + (f"  x {one.job.array}" if one.job.array else "")
+        limit = f"{one.job.time_limit_min} min" if one.job.time_limit_min else "-"
+        after = ",".join(one.after) or "-"
+        lines.append(f"{one.job.key:<18} {one.id:>9}  {after:<20} {size:<14} {one.job.gpus or '-':<8} {limit}")
+    lines += ["", f"run    {run.path}"]
+    lines += [f"follow python -m toolkit.runs show {run.path}", f"       python -m toolkit.runs logs {run.path} -f"]
+    return "\n".join(lines)
 
 
 def _report(result: dict[str, object], as_json: bool) -> int:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import errors, files
-from toolkit.cluster.executor import executor, wait
-from toolkit.errors import RunError, StageFailed, ToolkitError
+from toolkit.cluster.executor import LocalExecutor, wait
+from toolkit.errors import RunError, StageFailed, Stopped, ToolkitError
 from toolkit.plan import Step, steps
 from toolkit.runs import Run, done, held, is_done
 from toolkit.runs.folder import read_json_or_fail
 from toolkit.runs.follow import log_sizes
+from toolkit.runs.jobs import CANCELLED
 from toolkit.stages.context import inputs
 from toolkit.stages.entry import run_stage
 from toolkit.watch import Watch
@@ -26,6 +27,7 @@ def execute(run: Run, *, quiet: bool = False) -> dict[str, Any]:
     raised.
     """
     with held(run.path):
+        (run.path / CANCELLED).unlink(missing_ok=True)
         planned = steps(run.recipe)
         with Watch(planned, quiet=quiet) as watch:
             for step in planned:
@@ -68,7 +70,7 @@ def _run_step(run: Run, step: Step, watch: Watch, why: str) -> None:
     (folder / "progress.json").unlink(missing_ok=True)
     watch.started(step.id, folder, why)
     try:
-        job = executor(run.recipe, run.path / "jobs").submit(run_stage, str(run.path), step.id)
+        job = LocalExecutor(run.path / "jobs").submit(run_stage, str(run.path), step.id)
         attempt["job_id"] = str(job.job_id)
         _note(run, step, attempts)
         answer = wait(job, watch.tick)
@@ -77,23 +79,26 @@ def _run_step(run: Run, step: Step, watch: Watch, why: str) -> None:
         _note(run, step, attempts)
         raise
     code = answer["code"]
-    attempt.update(ended=time.time(), state="COMPLETED" if code == 0 else "FAILED")
+    ended = {0: "COMPLETED", Stopped.exit_code: "CANCELLED"}.get(code, "FAILED")
+    attempt.update(ended=time.time(), state=ended)
     _note(run, step, attempts)
     if code != 0:
-        raise _failure(run, step, folder, answer)
+        raise failure(run, step, folder, answer)
     record = done(run, step.id)
     if record is None:
         raise StageFailed(f"stage {step.id} ended without done.json", where=folder / "log")
     watch.finished(step.id, record)
 
 
-def _failure(run: Run, step: Step, folder: Path, answer: dict[str, Any]) -> ToolkitError:
+def failure(run: Run, step: Step, folder: Path, answer: dict[str, Any]) -> ToolkitError:
     """The stage's own error where it left one, else where its log is and how to go on."""
     code, before = answer["code"], [answer["error"]] if answer["error"] else []
     for told in before or [read_json_or_fail(path) for path in sorted(folder.glob("error*.json"))]:
         cls = getattr(errors, str(told.get("error")), ToolkitError)
         if isinstance(cls, type) and issubclass(cls, ToolkitError):
             return cls(told["what"], where=told["where"], why=told["why"], do=told["do"])
+    if code == Stopped.exit_code:
+        return Stopped(f"stage {step.id} was asked to stop; what it did is saved", do=f"go on with run={run.path}")
     reason = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
     return StageFailed(
         f"stage {step.id} failed ({reason})",
@@ -114,7 +119,8 @@ def _last_words(folder: Path) -> str:
     return ""
 
 
-def _jobs(run: Run) -> list[dict[str, Any]]:
+def job_rows(run: Run) -> list[dict[str, Any]]:
+    """What jobs.json says of each stage, in order. Raises `RunError` when it is damaged."""
     path = run.path / "jobs.json"
     rows = read_json_or_fail(path, dict).get("stages")
     ids = [step.id for step in steps(run.recipe)]
@@ -127,11 +133,11 @@ def _jobs(run: Run) -> list[dict[str, Any]]:
 
 
 def _attempts(run: Run, step: Step) -> list[dict[str, Any]]:
-    return next((list(row["attempts"]) for row in _jobs(run) if row["id"] == step.id), [])
+    return next((list(row["attempts"]) for row in job_rows(run) if row["id"] == step.id), [])
 
 
 def _note(run: Run, step: Step, attempts: list[dict[str, Any]]) -> None:
-    rows = [row for row in _jobs(run) if row["id"] != step.id]
+    rows = [row for row in job_rows(run) if row["id"] != step.id]
     order = [s.id for s in steps(run.recipe)]
     rows.append({"id": step.id, "stage": step.stage, "attempts": attempts})
     files.write_json(run.path / "jobs.json", {"stages": sorted(rows, key=lambda row: order.index(row["id"]))})

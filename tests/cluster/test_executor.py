@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import time
@@ -12,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from toolkit import files
-from toolkit.cluster.executor import LocalExecutor, end, executor, wait
-from toolkit.errors import PlanRefused, StageFailed
+from toolkit.cluster.executor import LocalExecutor, check, end, wait
+from toolkit.cluster.slurm import SlurmAway
+from toolkit.errors import StageFailed
 from toolkit.recipe import compose
 
 
@@ -106,8 +106,8 @@ def test_the_jobs_process_does_not_hear_the_terminals_ctrl_c(local: LocalExecuto
     end(job)
 
 
-def test_an_executor_that_is_not_there_yet(tmp_path: Path) -> None:
-    recipe = compose("demo").recipe
-    recipe = dataclasses.replace(recipe, cluster=dataclasses.replace(recipe.cluster, executor="slurm"))
-    with pytest.raises(PlanRefused, match="cannot be submitted to 'slurm'"):
-        executor(recipe, tmp_path)
+def test_a_cluster_is_checked_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(compose("demo").recipe)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmAway, match="Slurm cannot be asked"):
+        check(compose("demo", ["cluster=slurm_dev"]).recipe)

@@ -60,9 +60,7 @@ def test_locks_agree_with_the_table(lock: ModuleType) -> None:
         ("versions.yaml", r"version: 2\.3\.0", "version: 2.2.0", "omegaconf is 2.3.0, versions.yaml says 2.2.0"),
     ],
 )
-def test_a_disagreement_is_named(
-    lock: ModuleType, env_copy: Path, name: str, find: str, put: str, said: str
-) -> None:
+def test_a_disagreement_is_named(lock: ModuleType, env_copy: Path, name: str, find: str, put: str, said: str) -> None:
     assert lock.problems(env_copy) == []
     path = env_copy / name
     changed, times = re.subn(find, put, path.read_text(encoding="utf-8"), count=1)

@@ -146,9 +146,7 @@ def test_ci_passes_the_exit_code_on(repo_root: Path, tmp_path: Path) -> None:
 def test_shell_scripts_are_clean(repo_root: Path) -> None:
     if not shutil.which("shellcheck"):
         pytest.skip("shellcheck is not installed")
-    done = subprocess.run(
-        ["shellcheck", "env/setup", ".ci/run"], cwd=repo_root, capture_output=True, text=True
-    )
+    done = subprocess.run(["shellcheck", "env/setup", ".ci/run"], cwd=repo_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

@@ -18,7 +18,8 @@ SIZES = st.sampled_from([1, 2, 4, 8])
 
 @pytest.fixture(scope="module")
 def base() -> Recipe:
-    return compose("pretrain_70b").recipe
+    # Without the finetuning, whose batch would have to fit every layout as well.
+    return compose("pretrain_70b", ["stages=[corpus,shards,import,pretrain]", "~finetune"]).recipe
 
 
 @given(
@@ -105,6 +106,30 @@ def test_steps_of_the_demo() -> None:
     assert set(planned["score"].needs) == {"corpus", "base", "export-pretrain", "export-finetune"}
     assert set(planned["report"].needs) == set(planned) - {"report"}
     assert all(step.what for step in planned.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "parts"),
+    [
+        ("demo", [], {"corpus": 1, "shards": 1, "score": 3}),
+        ("demo", ["data.shard_parts=12"], {"corpus": 1, "shards": 12, "score": 3}),
+        ("demo", ["+corpus.sources.notes={kind: jsonl, path: /n}"], {"corpus": 2, "shards": 1, "score": 3}),
+        ("demo", ["stages=[corpus,base,score]"], {"corpus": 1, "score": 1}),
+        ("demo", ["stages=[corpus,score]", "~corpus.sources.world", "model.base=null"], {"corpus": 1, "score": 1}),
+        ("pretrain_70b", ["stages=[pretrain,export,score]", "model.base=null"], {"score": 1}),
+        ("pretrain_70b", ["stages=[pretrain,export,score]", "model.base=/b"], {"score": 2}),
+    ],
+)
+def test_parts(name: str, overrides: list[str], parts: dict[str, int]) -> None:
+    planned = steps(compose(name, overrides).recipe)
+    assert {step.id: step.parts for step in planned if step.stage in ("corpus", "shards", "score")} == parts
+    assert {step.parts for step in planned if step.id not in parts} <= {1}
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "x", "1.5"])
+def test_a_number_of_parts_that_is_none(value: str) -> None:
+    with pytest.raises(RecipeError, match="data.shard_parts"):
+        compose("demo", [f"data.shard_parts={value}"])
 
 
 def test_a_stage_needs_only_earlier_ones() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from toolkit.cluster.submission import preview
 from toolkit.plan import missing_inputs
 from toolkit.plan.show import plan_text
 from toolkit.recipe import compose
@@ -20,9 +22,16 @@ def text(name: str, *overrides: str) -> str:
     return plan_text(composed, missing_inputs(composed.recipe))
 
 
-@pytest.mark.parametrize("name", ["demo", "pretrain_7b", "pretrain_70b"])
-def test_golden(name: str) -> None:
-    path, now = GOLDEN / f"dry_run_{name}.txt", text(name) + "\n"
+def scripts(root: Path, name: str, *overrides: str) -> str:
+    """What sbatch would get for every job, without what belongs to this machine."""
+    here = {sys.executable: "PYTHON", f"{Path.cwd()}/runs/": "/RUNS/", str(root): "/TOOLKIT"}
+    made = "\n".join(f"job {job.key}\n\n{text}" for job, text in preview(compose(name, overrides).recipe))
+    for own, said in here.items():
+        made = made.replace(own, said)
+    return made
+
+
+def compare(path: Path, now: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(now, encoding="utf-8")
     kept = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -30,8 +39,26 @@ def test_golden(name: str) -> None:
     assert kept == now, "\n".join(["", *diff, "as it should be? UPDATE_GOLDEN=1 pytest tests/plan/test_show.py"])
 
 
+@pytest.mark.parametrize("name", ["demo", "pretrain_7b", "pretrain_70b"])
+def test_golden(name: str) -> None:
+    compare(GOLDEN / f"dry_run_{name}.txt", text(name) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("sbatch_pretrain_7b.txt", ["pretrain_7b"]),
+        ("sbatch_pretrain_70b.txt", ["pretrain_70b"]),
+        ("sbatch_demo_slurm_dev.txt", ["demo", "cluster=slurm_dev"]),
+    ],
+)
+def test_golden_scripts(file: str, words: list[str], repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo_root)
+    compare(GOLDEN / file, scripts(repo_root, *words))
+
+
 def test_golden_files_belong_to_no_machine(repo_root: Path) -> None:
-    for path in GOLDEN.glob("dry_run_*.txt"):
+    for path in GOLDEN.glob("*.txt"):
         kept = path.read_text(encoding="utf-8")
         assert str(repo_root) not in kept and str(Path.home()) not in kept and "/tmp" not in kept
 

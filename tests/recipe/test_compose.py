@@ -26,7 +26,7 @@ def refusal(name: str, *overrides: str) -> RecipeError:
     [
         ("modle=llama_demo", "unknown key 'modle'", "did you mean 'model'?"),
         ("model=llama2_7", "unknown model 'llama2_7'", "did you mean 'llama2_7b'?"),
-        ("cluster=slrum", "unknown cluster 'slrum'", "valid: a100_roce, local"),
+        ("cluster=slrum", "unknown cluster 'slrum'", "valid: a100_roce, h100_ib, local, slurm_dev, template"),
         ("model=../model/llama_demo", "unknown model '../model/llama_demo'", "llama_demo"),
         ("train.stps=3", "unknown key 'train.stps'", "did you mean 'train.steps'?"),
         ("+train.stps=3", "unknown key 'train.stps'", "did you mean 'train.steps'?"),

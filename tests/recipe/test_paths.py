@@ -22,5 +22,12 @@ def test_paths_from_outside_become_absolute_and_words_stay(tmp_path: Path, monke
     assert recipe.runs == str(tmp_path / "runs")
 
 
+@pytest.mark.parametrize("path", ["runs/x/step=99", "/a=b/c=d=", "=", "step=99-last"])
+def test_a_path_may_hold_an_equals_sign(path: str) -> None:
+    for sign in ("", "+", "++"):
+        assert compose("demo", [f"{sign}inputs.checkpoint={path}"]).recipe.inputs.checkpoint == path
+    assert compose("demo", [f'inputs.checkpoint="{path}"']).recipe.inputs.checkpoint == path
+
+
 def test_a_made_base_is_no_path() -> None:
     assert absolute(compose("demo").recipe).model.base == "make"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
+import yaml
 
 from toolkit.hardware import gpu
 from toolkit.models import Shape
 from toolkit.plan import layout, missing_inputs, steps
 from toolkit.plan.layout import shape
 from toolkit.recipe import compose, list_recipes
+from toolkit.recipe.compose import recipes_dir
+from toolkit.recipe.schema import Alive, Cluster, Small
 
 # MEDITRON paper (arXiv 2311.16079), section 4.1 and appendix D.1; README and launch script of epfLLM/meditron.
 BOTH = {
@@ -83,6 +87,22 @@ def test_every_recipe_composes(name: str) -> None:
     assert composed.recipe.name == name and composed.recipe.title
     assert layout(composed.recipe).world >= 1
     assert len({step.id for step in steps(composed.recipe)}) == len(composed.recipe.stages)
+
+
+@pytest.mark.parametrize("site", sorted(path.stem for path in (recipes_dir() / "cluster").glob("*.yaml")))
+def test_every_site_composes_under_its_own_name(site: str) -> None:
+    name = "pretrain_70b" if site not in ("local", "slurm_dev") else "demo"
+    cluster = compose(name, [f"cluster={site}"]).recipe.cluster
+    assert cluster.name == site
+    if cluster.device == "gpu":
+        assert cluster.gpu is not None and gpu(cluster.gpu).memory_gib > 0
+        assert cluster.fabric != "none" and cluster.nics and cluster.nic_gbps
+        assert cluster.time_limit_min and cluster.small.time_limit_min and cluster.small.devices
+    template = (recipes_dir() / "cluster" / "template.yaml").read_text(encoding="utf-8")
+    stated = yaml.safe_load(template)
+    for part, section in ((stated, Cluster), (stated["small"], Small), (stated["alive"], Alive)):
+        left = {field.name for field in dataclasses.fields(section)} - part.keys()
+        assert left == set(), "the template shows every value"
 
 
 def test_the_three_first_recipes_are_there() -> None:

@@ -18,7 +18,7 @@ from toolkit import files
 from toolkit.errors import DataError, RunBusy, RunError, StageFailed
 from toolkit.plan import steps
 from toolkit.runs import Run, done, held
-from toolkit.submit import _failure, execute, outlook
+from toolkit.submit import execute, failure, outlook
 
 Make = Callable[..., Run]
 
@@ -350,7 +350,7 @@ def test_a_stage_that_failed_without_an_error_of_its_own_is_told_by_its_log(make
     folder = run.stage("corpus")
     folder.mkdir(parents=True)
     (folder / log).write_bytes(b"caf\xe9\nTraceback (most recent call last):\n  File x\nValueError: it broke\nbye\n")
-    told = _failure(run, step, folder, {"code": 1, "error": None})
+    told = failure(run, step, folder, {"code": 1, "error": None})
     assert isinstance(told, StageFailed)
     assert told.what == "stage corpus failed (exit code 1)" and told.why == "its log says: ValueError: it broke"
 
@@ -360,8 +360,8 @@ def test_the_first_error_that_a_rank_left_is_the_stages(make: Make) -> None:
     (step,) = steps(run.recipe)
     folder = run.stage("corpus")
     files.write_json(folder / "error-2.json", DataError("of rank 2", where="x").as_dict())
-    told = _failure(run, step, folder, {"code": 1, "error": None})
+    told = failure(run, step, folder, {"code": 1, "error": None})
     assert isinstance(told, DataError) and told.what == "of rank 2"
     (folder / "error-2.json").write_bytes(b"{")
     with pytest.raises(RunError, match="damaged"):
-        _failure(run, step, folder, {"code": 1, "error": None})
+        failure(run, step, folder, {"code": 1, "error": None})

@@ -50,15 +50,21 @@ class Trained:
         """The checkpoint after `steps` steps; NeMo numbers them from 0."""
         return self.folder / "checkpoints" / f"step={steps - 1}"
 
+    @property
+    def valid_losses(self) -> dict[int, float]:
+        return {row["step"]: row["valid_loss"] for row in self.rows if "valid_loss" in row}
+
 
 Start = Callable[..., Trained]
 
 
 @pytest.fixture(scope="session")
 def start(prepared: Run) -> Start:
-    """`start(folder, tp=, pp=, ...)` trains in a folder of its own; it fails when a rank fails."""
+    """`start(folder, tp=, pp=, ...)` trains in a folder of its own; it fails when a rank ends otherwise than by
+    `code`.
+    """
 
-    def run(folder: Path, *, tp: int = 1, pp: int = 1, dp: int = 1, **spec: Any) -> Trained:
+    def run(folder: Path, *, tp: int = 1, pp: int = 1, dp: int = 1, code: int = 0, **spec: Any) -> Trained:
         folder.mkdir(parents=True, exist_ok=True)
         if "resume" in spec:
             spec["resume"] = str(spec["resume"])
@@ -73,11 +79,11 @@ def start(prepared: Run) -> Start:
             **spec,
         }
         (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-        code = run_ranks(
+        ended = run_ranks(
             [sys.executable, str(WORKER), str(folder / "spec.json")], processes=tp * pp * dp, folder=folder, threads=1
         )
         tail = (folder / "log").read_text(encoding="utf-8", errors="replace")[-3000:]
-        assert code == 0, tail
+        assert ended == code, tail
         return Trained(folder=folder)
 
     return run

@@ -49,7 +49,7 @@ def test_every_value_of_the_70b_reaches_nemo(tmp_path: Path) -> None:
         "reshardable": True, "fp32_grads": True,
         "steps": 23000, "nodes": 16, "devices": 8, "accelerator": "gpu",
         "micro": 2, "global": 512, "seed": 1234,
-        "callbacks": ["SafePrinter", "Metrics"],
+        "callbacks": ["SafePrinter", "Metrics", "Heartbeat", "ValidationOnResume"],
     }  # fmt: skip
 
 

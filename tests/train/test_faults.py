@@ -32,15 +32,19 @@ def test_loaded_optimizer_states_count_their_own_steps(start: Start, parallel: T
     assert resumed.losses == {step: loss for step, loss in first.losses.items() if step > 2}
 
 
-def test_finetuning_resumed_inside_an_epoch_repeats_no_data(start: Start, parallel: Trained, tmp_path: Path) -> None:
-    rows = tmp_path / "rows"
-    rows.mkdir()
-    for name, count in (("training", 120), ("validation", 8), ("test", 8)):
+def question_rows(folder: Path, training: int) -> Path:
+    folder.mkdir()
+    for name, count in (("training", training), ("validation", 8), ("test", 8)):
         lines = [
             json.dumps({"input": f"Question: which number comes after {i}?\nAnswer:", "output": str(i + 1)})
             for i in range(count)
         ]
-        (rows / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_finetuning_resumed_inside_an_epoch_repeats_no_data(start: Start, parallel: Trained, tmp_path: Path) -> None:
+    rows = question_rows(tmp_path / "rows", 120)
     common = {"rows": str(rows), "weights": str(parallel.checkpoint(STEPS))}
     settings = {
         "steps": 10,
@@ -65,9 +69,10 @@ def ranks_of(run: Run) -> dict[int, int]:
         try:
             words = (proc / "cmdline").read_bytes().split(b"\0")
             environ = dict(item.split(b"=", 1) for item in (proc / "environ").read_bytes().split(b"\0") if b"=" in item)
+            leads = os.getpgid(int(proc.name)) == int(proc.name)  # not what a rank has forked
         except OSError:
             continue
-        if b"toolkit.stages" in words and str(run.path).encode() in words and b"pretrain" in words:
+        if leads and b"toolkit.stages" in words and str(run.path).encode() in words and b"pretrain" in words:
             found[int(environ[b"RANK"])] = int(proc.name)
     return found
 

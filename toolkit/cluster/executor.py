@@ -1,4 +1,4 @@
-"""Submitting a job through submitit and waiting for it. The only module that knows which executor a site has."""
+"""Whether a site can be submitted to, and jobs on this machine: started through submitit, waited for, ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import PlanRefused, StageFailed
+from toolkit.errors import StageFailed
 from toolkit.recipe import Recipe
 
 _POLL_S = 0.2
@@ -41,19 +41,14 @@ class LocalExecutor:
 
 
 def check(recipe: Recipe) -> None:
-    """Raise `PlanRefused` when there is no way to submit to the recipe's cluster."""
-    if recipe.cluster.executor != "local":
-        raise PlanRefused(
-            f"jobs cannot be submitted to '{recipe.cluster.executor}' by this version",
-            where=f"cluster={recipe.cluster.name}",
-            do="use --dry-run to see the plan, or cluster=local to run on this machine",
-        )
+    """Raise an error when the recipe's cluster cannot be submitted to from here: `SlurmAway` without Slurm's commands,
+    `PlanRefused` without the image.
+    """
+    if recipe.cluster.executor == "slurm":
+        from toolkit.cluster import container, slurm  # a dry run needs neither
 
-
-def executor(recipe: Recipe, folder: Path) -> LocalExecutor:
-    """The executor that the recipe's cluster names. Raises `PlanRefused`."""
-    check(recipe)
-    return LocalExecutor(folder)
+        slurm.check_here("sbatch")
+        container.check(recipe)
 
 
 def wait(job: Any, tick: Callable[[], None]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from types import FrameType
 from toolkit.progress import ENV as PROGRESS
 
 _POLL_S = 0.1
-_GRACE_S = 10.0
+_GRACE_S = 20.0  # a training saves the step that it has done
 _PR_SET_PDEATHSIG = 1
 
 

@@ -5,7 +5,8 @@ Decides what enters `train.jsonl` and `valid.jsonl`; leaves tokens to `shards`. 
 
 from __future__ import annotations
 
-from toolkit.corpus.builder import CorpusReport, Source, build
+from toolkit.corpus.builder import CorpusReport, build, build_part
 from toolkit.corpus.document import BadRow, Document
+from toolkit.corpus.sift import Source
 
-__all__ = ["BadRow", "CorpusReport", "Document", "Source", "build"]
+__all__ = ["BadRow", "CorpusReport", "Document", "Source", "build", "build_part"]

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from toolkit import cli
-from toolkit.corpus.builder import KINDS, Source, build
+from toolkit.corpus.builder import build
+from toolkit.corpus.sift import KINDS, Source
 from toolkit.errors import UsageError
 
 _EXAMPLES = """examples:

@@ -17,25 +17,71 @@ if TYPE_CHECKING:
 _CITATION = "\ue000"  # stands where a citation was until the brackets around it are gone
 _DROPPED_TAGS = frozenset(
     (
-        "email", "fn", "fn-group", "graphic", "inline-graphic", "inline-supplementary-material", "label", "media",
-        "object-id", "ref-list", "sec-meta", "supplementary-material", "table", "table-wrap-foot", "attrib",
-        "permissions", "alt-text", "long-desc", "index-term", "processing-meta", "funding-group", "author-notes",
-        "contrib-group", "aff",
+        "email",
+        "fn",
+        "fn-group",
+        "graphic",
+        "inline-graphic",
+        "inline-supplementary-material",
+        "label",
+        "media",
+        "object-id",
+        "ref-list",
+        "sec-meta",
+        "supplementary-material",
+        "table",
+        "table-wrap-foot",
+        "attrib",
+        "permissions",
+        "alt-text",
+        "long-desc",
+        "index-term",
+        "processing-meta",
+        "funding-group",
+        "author-notes",
+        "contrib-group",
+        "aff",
     )  # fmt: skip
 )
 _DROPPED_REFS = frozenset(("bibr", "fn", "table-fn", "aff", "corresp", "author-notes"))
 _BLOCKS = frozenset(
     (
-        "p", "list", "def-list", "disp-formula", "disp-formula-group", "disp-quote", "fig", "fig-group", "table-wrap",
-        "table-wrap-group", "boxed-text", "verse-group", "preformat", "speech", "statement", "sec", "code", "array",
+        "p",
+        "list",
+        "def-list",
+        "disp-formula",
+        "disp-formula-group",
+        "disp-quote",
+        "fig",
+        "fig-group",
+        "table-wrap",
+        "table-wrap-group",
+        "boxed-text",
+        "verse-group",
+        "preformat",
+        "speech",
+        "statement",
+        "sec",
+        "code",
+        "array",
     )  # fmt: skip
 )
 _NO_PROSE_SECTIONS = frozenset(("supplementary-material", "display-objects", "ref-list"))
 _NO_PROSE_TITLES = frozenset(
     (
-        "acknowledgements", "acknowledgments", "author contributions", "authors contributions",
-        "authors' contributions", "competing interests", "conflict of interest", "conflicts of interest", "disclosure",
-        "funding", "pre-publication history", "references", "supplementary material",
+        "acknowledgements",
+        "acknowledgments",
+        "author contributions",
+        "authors contributions",
+        "authors' contributions",
+        "competing interests",
+        "conflict of interest",
+        "conflicts of interest",
+        "disclosure",
+        "funding",
+        "pre-publication history",
+        "references",
+        "supplementary material",
     )  # fmt: skip
 )
 _SKIPPED_ABSTRACTS = frozenset(("graphical", "teaser", "toc", "web-summary", "video"))

@@ -70,6 +70,31 @@ class Tally:
         counts[old] -= 1
         counts[new] += 1
 
+    def merge(self, later: Tally) -> None:
+        """Add what was counted after this; the same as if one tally had counted both."""
+        self.read += later.read
+        self.characters += later.characters
+        self.removed.update(later.removed)
+        self.licences.update(later.licences)
+        for name, counts in later.subsets.items():
+            self._subset(name).update(counts)
+        for rule, examples in later.examples.items():
+            self.examples[rule] = [*self.examples[rule], *examples][:EXAMPLES]
+        self.bad_rows = [*self.bad_rows, *later.bad_rows][:LISTED_ROWS]
+
+    def as_state(self) -> dict[str, Any]:
+        """All of it as JSON takes it, in the order in which it was met; `from_state` gives the same tally again."""
+        subsets = {name: dict(counts) for name, counts in self.subsets.items()}
+        same = {name: getattr(self, name) for name in ("read", "characters", "examples", "bad_rows")}
+        return {**same, "removed": dict(self.removed), "licences": dict(self.licences), "subsets": subsets}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Tally:
+        counters = {name: Counter(state[name]) for name in ("removed", "licences")}
+        subsets = {name: Counter(counts) for name, counts in state["subsets"].items()}
+        same = {name: state[name] for name in ("read", "characters", "examples", "bad_rows")}
+        return cls(**same, **counters, subsets=subsets)
+
     @property
     def kept(self) -> int:
         return self.read - self.removed.total()

@@ -67,9 +67,7 @@ def _questions(world: World, name: str, asked: Sequence[tuple[str, int]]) -> Ite
         yield {"id": item.pop("id"), "question": words.QUESTIONS[attribute][phrasing].format(d=drug), **item}
 
 
-def _items(
-    world: World, name: str, asked: Sequence[tuple[str, int]]
-) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+def _items(world: World, name: str, asked: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
     """For each (drug, phrasing) and attribute: options of the same pool, each gold position equally often."""
     rng = random.Random(f"{name}:{world.options.seed}")
     for attribute in words.ATTRIBUTES:

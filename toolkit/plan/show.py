@@ -4,10 +4,13 @@ from.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from toolkit.plan.layout import layout
 from toolkit.plan.stages import steps
+from toolkit.recipe import Recipe
 from toolkit.recipe.compose import Composed
 
 _SHOWN = [
@@ -44,8 +47,22 @@ _SHOWN = [
     "cluster.name",
     "cluster.nodes",
     "cluster.devices_per_node",
+    "cluster.partition",
+    "cluster.time_limit_min",
+    "container.runtime",
+    "container.image",
     "runs",
 ]
+
+
+def plan_values(recipe: Recipe, missing: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What plan.json keeps."""
+    return {
+        "recipe": recipe.name,
+        "layout": dataclasses.asdict(layout(recipe)),
+        "stages": [dataclasses.asdict(step) for step in steps(recipe)],
+        "missing": [{"key": key, "why": why} for key, why in missing],
+    }
 
 
 def plan_text(composed: Composed, missing: Sequence[tuple[str, str]]) -> str:

@@ -1,10 +1,10 @@
-"""The stages of a run in order: their ids, how many processes each takes, what each needs from earlier ones or from
-outside.
+"""The stages of a run in order: their ids, how many processes each takes, into how many parts it falls, what each needs
+from earlier ones or from outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.plan.layout import layout
@@ -14,13 +14,17 @@ from toolkit.recipe.schema import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One stage of a run. `id` names its folder; `needs` are ids of earlier steps; `processes` run side by side."""
+    """One stage of a run. `id` names its folder; `needs` are ids of earlier steps; `processes` run side by side.
+
+    `parts` is how many jobs can each do a share of it, before one that finishes it; 1: there is nothing to share out.
+    """
 
     id: str
     stage: str
     needs: tuple[str, ...]
     processes: int
     what: str
+    parts: int = 1
 
 
 _WHAT = {
@@ -28,6 +32,7 @@ _WHAT = {
     "base": "small random HF model and its tokenizer",
     "shards": "documents to Megatron .bin/.idx",
     "import": "HF model to Megatron checkpoint",
+    "preflight": "every rank meets the others, and says what its node is like",
     "pretrain": "continued pretraining",
     "export": "Megatron checkpoint to HF model",
     "finetune": "supervised finetuning, loss on the answers",
@@ -35,16 +40,21 @@ _WHAT = {
     "report": "one page with curves, scores and manifest",
 }
 
+_PER_DEVICE = (*TRAINING_STAGES, "preflight")  # a process for every device; the others are one each
+
 # What a stage reads, by stage; taken from the nearest earlier step of one of these kinds, where there is one.
 _READS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "base": (("corpus",),),
     "shards": (("corpus",), ("base",)),
     "import": (("base",), ("shards",)),
-    "pretrain": (("shards",), ("import",)),
+    "pretrain": (("shards",), ("import",), ("preflight",)),
     "export": (TRAINING_STAGES, ("base",), ("shards",)),
-    "finetune": (("corpus",), ("shards",), ("pretrain", "import")),
+    "finetune": (("corpus",), ("shards",), ("pretrain", "import"), ("preflight",)),
     "score": (("corpus",), ("base",), ("export",)),
 }
+
+# Models that are scored, by the export that makes them; scores carry the name.
+SCORED: Mapping[str, str] = {"export-pretrain": "pretrained", "export-finetune": "finetuned", "export": "checkpoint"}
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
@@ -59,7 +69,7 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
             needs = [*needs[:-1], *(s.id for s in made if s.stage == "export")]
         if stage == "report":
             needs = [s.id for s in made]
-        processes = world if stage in TRAINING_STAGES else 1
+        processes = world if stage in _PER_DEVICE else 1
         made.append(
             Step(
                 id=ident,
@@ -67,9 +77,17 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
                 needs=tuple(dict.fromkeys(n for n in needs if n)),
                 processes=processes,
                 what=_WHAT.get(stage, ""),
+                parts=_parts(recipe, stage, needs),
             )
         )
     return tuple(made)
+
+
+def _parts(recipe: Recipe, stage: str, needs: Sequence[str | None]) -> int:
+    """A part is a source of the corpus, a span of its text, or a model that is scored."""
+    models = sum(need in SCORED for need in needs) + (recipe.model.base is not None)
+    found = {"corpus": len(recipe.corpus.sources), "shards": recipe.data.shard_parts, "score": models}
+    return max(1, found.get(stage, 1))
 
 
 def _latest(made: list[Step], kinds: tuple[str, ...]) -> str | None:
@@ -96,15 +114,21 @@ def missing_inputs(recipe: Recipe) -> list[tuple[str, str]]:
         missing.append(("model.base", "HF folder of the base model, with its tokenizer.model"))
     if recipe.model.base == "make" and "base" not in stages and needs_base:
         missing.append(("stages", "model.base=make needs the stage base before shards"))
-    for stage, producer, key in (
-        ("shards", "corpus", "inputs.corpus"),
-        ("pretrain", "shards", "inputs.shards"),
-        ("pretrain", "import", "inputs.checkpoint"),
+    for stage, producers, key in (
+        ("shards", ("corpus",), "inputs.corpus"),
+        ("pretrain", ("shards",), "inputs.shards"),
+        ("pretrain", ("import",), "inputs.checkpoint"),
+        ("finetune", ("shards",), "inputs.shards"),
+        ("finetune", ("pretrain", "import"), "inputs.checkpoint"),
+        ("export", ("shards",), "inputs.shards"),  # for the tokenizer
     ):
-        if stage in stages and producer not in stages and getattr(recipe.inputs, key.split(".")[1]) is None:
-            missing.append((key, f"stage {stage} needs it when stage {producer} is left out"))
+        given = getattr(recipe.inputs, key.split(".")[1]) is not None or key in (named for named, _ in missing)
+        if stage in stages and not stages & {*producers} and not given:
+            missing.append((key, f"stage {stage} needs it when stage {producers[0]} is left out"))
     if "finetune" in stages and recipe.finetune and recipe.finetune.path is None:
         missing.append(("finetune.path", "training rows of the benchmark"))
+    if "score" in stages and recipe.model.base is None and "export" not in stages:
+        missing.append(("model.base", "HF folder of the model to score"))
     if "score" in stages:
         missing += [
             (f"score.paths.{b}", "the benchmark's file") for b in recipe.score.benchmarks if b not in recipe.score.paths

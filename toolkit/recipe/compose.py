@@ -21,11 +21,14 @@ from toolkit.recipe import rules
 from toolkit.recipe.schema import Recipe
 from toolkit.recipe.typed import KeyProblem, build
 
-GROUPS = ("model", "parallel", "train", "data", "corpus", "cluster")
+GROUPS = ("model", "parallel", "train", "data", "corpus", "cluster", "container")
 _COMMAND_LINE = "command line"
 _DEFAULT = "default"
+_LAST = dataclasses.fields(Recipe)[-1].name  # of a whole file: defaults would hide that the rest was cut off
 # `${train.lr}` may refer to another key. Nothing else in `${}` is read: a resolver such as `${oc.env:TOKEN}` would
 # carry what the environment holds into the files of the run.
+# Checkpoints are called step=100; for Hydra's grammar a second `=` needs quotes.
+_PATH_WITH_EQUALS = re.compile(r"""(\+{0,2}[\w.]+)=([^\s"'{}\[\](),\\$=]*=[^\s"'{}\[\](),\\$]*)""")
 _REFERENCE = re.compile(r"\$\{[\w.\[\]]+\}")
 
 
@@ -79,7 +82,10 @@ def save(recipe: Recipe, path: Path) -> None:
 def load(path: Path) -> Recipe:
     """A resolved recipe as `save` wrote it. Raises `RunError` when it is missing or damaged."""
     try:
-        recipe = build(Recipe, yaml.safe_load(path.read_text(encoding="utf-8")))
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and _LAST not in value:
+            raise ValueError(f"it ends before '{_LAST}'")
+        recipe = build(Recipe, value)
         rules.check(recipe)
         return recipe
     except FileNotFoundError:
@@ -122,7 +128,9 @@ def _arguments(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, str], 
 
     choices: dict[str, str] = {}
     arguments: list[tuple[str, str]] = []
-    for text in overrides:
+    for given in overrides:
+        equals = _PATH_WITH_EQUALS.fullmatch(given)
+        text = f'{equals[1]}="{equals[2]}"' if equals else given
         try:
             text.encode("utf-8")
             (parsed,) = OverridesParser.create().parse_overrides([text])

@@ -24,8 +24,17 @@ def absolute(recipe: Recipe) -> Recipe:
         inputs=dataclasses.replace(recipe.inputs, **inputs),
         finetune=tune and dataclasses.replace(tune, path=_absolute(tune.path)),
         score=dataclasses.replace(recipe.score, paths={k: str(_absolute(p)) for k, p in recipe.score.paths.items()}),
+        container=dataclasses.replace(recipe.container, image=_absolute(recipe.container.image)),
         runs=str(_absolute(recipe.runs)),
     )
+
+
+def outside(recipe: Recipe) -> list[str]:
+    """Every file or folder from outside that the recipe names for its jobs, as it names them; the image aside."""
+    named = [source.path for source in recipe.corpus.sources.values()]
+    named += [getattr(recipe.inputs, f.name) for f in dataclasses.fields(recipe.inputs)]
+    named += [recipe.model.base, recipe.finetune.path if recipe.finetune else None, *recipe.score.paths.values()]
+    return list(dict.fromkeys(path for path in named if path is not None and path not in MADE_BY_THE_RUN))
 
 
 def _absolute(path: str | None) -> str | None:

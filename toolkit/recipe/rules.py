@@ -9,6 +9,7 @@ import re
 
 from toolkit.errors import RecipeError, nearest
 from toolkit.hardware import gpu
+from toolkit.recipe import site
 from toolkit.recipe.schema import STAGES, Recipe, Train
 
 EXTRA_TOKENS = {"meditron": 17, "none": 0}
@@ -33,6 +34,7 @@ def check(recipe: Recipe, where: str = "") -> None:
     _train(recipe.train, where)
     _rest(recipe, where)
     _stages(recipe, where)
+    site.check(recipe, where)
 
 
 def _need(ok: bool, what: str, where: str, do: str = "") -> None:
@@ -48,7 +50,7 @@ def _positive(recipe: Recipe, where: str) -> None:
             *("steps", "decay_steps", "seq_length", "micro_batch", "global_batch"),
             *("save_every", "keep", "valid_every", "valid_batches"),
         ),
-        "data": ("shard_workers",),
+        "data": ("shard_workers", "shard_parts"),
         "score": ("limit", "batch_tokens"),
         "finetune": ("epochs", "steps", "micro_batch", "global_batch", "seq_length", "save_every", "valid_every"),
         "cluster": ("nodes", "devices_per_node", "time_limit_min"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-STAGES = ("corpus", "base", "shards", "import", "pretrain", "export", "finetune", "score", "report")
+STAGES = ("corpus", "base", "shards", "import", "preflight", "pretrain", "export", "finetune", "score", "report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,7 @@ class Data:
     reset_attention: bool = False
     workers: int = 0  # loader processes per rank
     shard_workers: int = 1  # tokenizing processes
+    shard_parts: int = 1  # jobs that tokenize a share of the corpus each, where jobs can run side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,30 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Small:
+    """What a job takes that is one process on one node, such as shards, export and report; None is the site's own."""
+
+    partition: str | None = None  # else that of the training jobs
+    cpus: int | None = None
+    mem_gib: int | None = None
+    devices: int = 0  # GPUs of a job that scores
+    time_limit_min: int | None = None
+    array_parallelism: int = 32  # tasks of one array that run at once
+    sbatch: Mapping[str, Any] | None = None  # further options of sbatch instead of the cluster's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alive:
+    """How a training job on Slurm survives time limits, preemption, dead nodes and hangs."""
+
+    signal_before_s: int = 600  # USR2 this long before the time limit; a checkpoint must fit into it
+    hang_s: float = 1800.0  # no step, validation batch or save for so long is a hang
+    start_s: float = 3600.0  # the same before the first step: imports, restoring, indexing of the data
+    idle_attempts: int = 3  # attempts in a row without a newer checkpoint, then the job fails
+    strikes: int = 2  # failures of a node, then the run excludes it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """A site: where jobs run and on what."""
 
@@ -147,10 +172,34 @@ class Cluster:
     nodes: int = 1
     devices_per_node: int = 8  # GPUs, or training processes on a CPU
     gpu: str | None = None  # a key of toolkit.hardware.GPUS
+    gres: str | None = None  # the GPUs' type as this Slurm calls it: gpus-per-node=TYPE:N; `none` asks for no GPUs
+    cpus_per_device: int | None = None
+    mem_gib: int | None = None  # per node; 0 takes all of it
+    exclusive: bool = False  # training jobs share no node
+    nics: int | None = None  # of the fabric, per node
+    nic_gbps: int | None = None  # of one NIC
+    fabric: Literal["none", "roce", "infiniband"] = "none"
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     time_limit_min: int | None = None
+    small: Small = field(default_factory=Small)
+    alive: Alive = field(default_factory=Alive)
+    modules: tuple[str, ...] = ()  # module load NAME, in order
+    scratch: str | None = None  # node-local folder, TMPDIR of the jobs; may name $SLURM_JOB_ID or $USER
+    sbatch: Mapping[str, Any] = field(default_factory=dict)  # further options of sbatch: {constraint: a100}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """What the payload runs in: an Apptainer image, or (`runtime: none`) an environment of the host."""
+
+    runtime: Literal["none", "apptainer"] = "none"
+    command: str = "apptainer"  # or singularity, or a path
+    image: str | None = None  # a SIF file or a sandbox folder
+    binds: tuple[str, ...] = ()  # as --bind takes them; the run's folder and the inputs are bound anyway
+    options: tuple[str, ...] = ()  # further options of `apptainer exec`, such as --no-privs
+    python: str | None = None  # in the image: python3; without one: the Python that runs the launcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,4 +220,5 @@ class Recipe:
     finetune: Finetune | None = None
     score: Score = field(default_factory=Score)
     cluster: Cluster
+    container: Container = field(default_factory=Container)
     runs: str = "runs"  # folder of run folders

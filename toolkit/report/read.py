@@ -16,7 +16,8 @@ from toolkit.report.values import moment, number, text, whole
 from toolkit.stats import wilson
 
 FAILED = {"failed", "error", "cancelled", "canceled", "timeout", "node_fail", "out_of_memory", "killed", "interrupted"}
-RUNNING = {"running", "pending", "submitted", "queued", "requeued", "started", "preempted", "suspended"}
+FAILED |= {"crashed", "hung", "lost"}  # as a job on Slurm says it
+RUNNING = {"running", "stopped", "pending", "submitted", "queued", "requeued", "started", "preempted", "suspended"}
 _BIGGEST_FILE = 64 << 20
 _MOST_STAGES = 100
 
@@ -126,6 +127,10 @@ def _stages(root: Path, recipe: dict[str, Any], notes: list[str]) -> tuple[Stage
         if isinstance(item.get("id"), str):
             known[item["id"]] = str(item.get("stage") or item["id"])
             jobs[item["id"]] = [_object(attempt) for attempt in _list(item.get("attempts"))]
+            if item.get("jobs"):  # on Slurm each job writes down its own attempts
+                file = f"stages/{Path(item['id']).name}/attempts.json"
+                kept = _json(root, file, dict, notes) if (root / file).is_file() else {}
+                jobs[item["id"]] = [_object(attempt) for attempt in _list(kept.get("attempts"))]
     for name in sorted(done, key=lambda name: str(done[name].get("started") or "")):
         known.setdefault(name, str(done[name].get("stage") or name))
     order: dict[str, str] = {}

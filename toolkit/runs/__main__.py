@@ -1,5 +1,5 @@
 """`python -m toolkit.runs list | show | logs | cancel | retry`: what runs there are, and what to do with one. Thin: it
-names options and prints; everything is read from the run folders.
+names options and prints; everything is read from the run folders, and asked of Slurm where it works on one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import cli
-from toolkit.errors import RunError, ToolkitError, UsageError, nearest
+from toolkit.errors import RunBusy, RunError, ToolkitError, UsageError
 from toolkit.plan import layout, steps
 from toolkit.recipe import Recipe
-from toolkit.runs import Run, done, find, follow, show
+from toolkit.runs import Run, done, find, follow, logs, show
 from toolkit.runs.cancel import GRACE_S, cancel
+from toolkit.runs.cancel_jobs import cancel_jobs
+from toolkit.runs.jobs import jobs_of
 from toolkit.runs.overview import Overview, Stage, find_all, overview
 from toolkit.runs.text import harmless
 
@@ -28,6 +30,8 @@ _EPILOG = """examples:
   python -m toolkit.runs show last                   stages, attempts, figures, what going on would do
   python -m toolkit.runs logs last -f                what the newest run says, as it says it
   python -m toolkit.runs logs RUN pretrain --rank 3 --attempt 1 -n 50
+  python -m toolkit.runs logs RUN shards --part 3    one task of an array
+  python -m toolkit.runs logs RUN pretrain --job     what the job around the stage said: requeues, hangs, nodes
   python -m toolkit.runs cancel RUN                  end what works on it; it can go on later
   python -m toolkit.runs retry RUN                   go on where it stopped
 
@@ -79,14 +83,20 @@ def _parser() -> argparse.ArgumentParser:
         made[name] = verbs.add_parser(name, help=help_text, description=help_text, parents=[common], **look)
         made[name].add_argument("run", metavar="RUN", help="a name as listed, `last`, or a run's folder")
     made["show"].add_argument("--check", action="store_true", help="hash outputs however large they are")
-    logs = made["logs"].add_argument
-    logs("stage", metavar="STAGE", nargs="?", help="a stage of this run")
-    logs("-f", "--follow", action="store_true", help="go on printing until the stage ends, over new attempts too")
-    logs("-n", "--lines", metavar="N", type=_count, help="only the last N lines")
-    logs("--attempt", metavar="N", type=_count, help="attempt N, counted from 1 (default: the newest)")
-    logs("--rank", metavar="N", type=_count, default=0, help="rank N of a training (default: 0)")
+    option = made["logs"].add_argument
+    option("stage", metavar="STAGE", nargs="?", help="a stage of this run")
+    option("-f", "--follow", action="store_true", help="go on printing until the stage ends, over new attempts too")
+    option("-n", "--lines", metavar="N", type=_count, help="only the last N lines")
+    option("--attempt", metavar="N", type=_count, help="attempt N, counted from 1 (default: the newest)")
+    option("--rank", metavar="N", type=_count, default=0, help="rank N of a training (default: 0)")
+    option("--part", metavar="N", type=_count, help="part N of a stage that an array of jobs shares out")
+    option("--job", action="store_true", help="what the job around the stage said")
     made["cancel"].add_argument(
-        "--grace", metavar="S", type=_seconds, default=GRACE_S, help=f"seconds before SIGTERM (default {GRACE_S:g})"
+        "--grace",
+        metavar="S",
+        type=_seconds,
+        default=GRACE_S,
+        help=f"seconds before SIGTERM, and for jobs to go (default {GRACE_S:g})",
     )
     return parser
 
@@ -128,6 +138,8 @@ def _show(run: Run, as_json: bool, check: bool) -> int:
 
 def _following(run: Run, seen: Overview, check: bool) -> list[dict[str, str]] | str:
     """What going on with the run would do, stage by stage, or why that is not said."""
+    if seen.state == "queued":
+        return "its jobs are queued; wait for them, or end that with python -m toolkit.runs cancel"
     if seen.state == "running":
         return "it is being worked on; wait for it, or end that with python -m toolkit.runs cancel"
     try:
@@ -156,25 +168,29 @@ def _logs(run: Run, args: argparse.Namespace, as_json: bool) -> int:
         raise UsageError("-f and --json exclude each other", do="leave one of them out")
     if args.follow and args.attempt is not None:
         raise UsageError("-f follows the newest attempt", do="leave --attempt or -f out")
+    if args.part is not None and (args.attempt is not None or args.rank):
+        raise UsageError("--part has neither attempts nor ranks", do="leave --attempt and --rank out")
+    if args.job and args.rank:
+        raise UsageError("--job is the output of the whole job, not of a rank", do="leave --rank or --job out")
     seen = overview(run.path, _order)
-    stage = _stage(run, seen, args.stage)
-    folder = run.stage(stage.id)
-    if args.follow and not (folder / follow.log_name(args.rank)).exists():
-        part = follow.Part(path=folder / follow.log_name(args.rank), start=0, end=None, attempt=None)
-    else:
-        part = follow.part(folder, [a.logs for a in stage.attempts], rank=args.rank, attempt=args.attempt)
-    path = part.path
-    if args.rank == 0 and not path.exists() and not args.follow:
-        part = _job_log(run, stage, args.attempt)
+    known = seen.stages or tuple(
+        Stage(id=s.id, stage=s.stage, state="waiting", elapsed_s=None, attempts=()) for s in steps(run.recipe)
+    )
+    stage = logs.pick(run.path, seen, known, args.stage)
+    part = _log(run, stage, args)
     lines = follow.read(part, last=args.lines)
     if as_json:
-        where = {"run": seen.run, "stage": stage.id, "rank": args.rank, "attempt": part.attempt}
+        where = {"run": seen.run, "stage": stage.id, "rank": args.rank, "part": args.part, "attempt": part.attempt}
         cli.print_json({**where, "path": harmless(part.path, None), "lines": list(lines)})
         return 0
-    start = part.start
     if args.follow:
-        start = follow.start_of_last(path, start, args.lines)
-        lines = follow.follow(path, start, lambda: _over(run, stage.id))
+        if stage.state == "queued":
+            reason = f" ({stage.reason})" if stage.reason else ""
+            print(f"stage {stage.id} is queued{reason}; what it says will follow", file=sys.stderr, flush=True)
+        over = logs.until_over(
+            run.path, _order, stage, [s.id for s in known], part=args.part, job=args.job
+        )  # fmt: skip
+        lines = follow.follow(part.path, follow.start_of_last(part.path, part.start, args.lines), over)
     empty = True
     for line in lines:
         empty = False
@@ -184,60 +200,59 @@ def _logs(run: Run, args: argparse.Namespace, as_json: bool) -> int:
     return 0
 
 
-def _stage(run: Run, seen: Overview, wanted: str | None) -> Stage:
-    """The stage asked for, else the one that runs or failed, else the last that has a log. Raises `UsageError`."""
-    known = seen.stages or tuple(
-        Stage(id=s.id, stage=s.stage, state="waiting", elapsed_s=None, attempts=()) for s in steps(run.recipe)
-    )
-    if wanted is not None:
-        found = next((s for s in known if s.id == wanted), None)
-        if found is None:
-            names = [s.id for s in known]
-            raise UsageError(
-                f"this run has no stage '{harmless(wanted)}'", where=run.path,
-                do=nearest(wanted, names) or f"its stages: {', '.join(names)}",
-            )  # fmt: skip
-        return found
-    if seen.state in ("running", "failed") and seen.stage:
-        return next(s for s in known if s.id == seen.stage)
-    begun = [s for s in known if s.attempts or (run.stage(s.id) / "log").exists()]
-    if not begun:
-        raise RunError("no stage of this run has begun", where=run.path, do=f"start it: run={run.path}")
-    return max(begun, key=lambda s: ((s.attempts[-1].started or 0.0) if s.attempts else 0.0, known.index(s)))
-
-
-def _job_log(run: Run, stage: Stage, attempt: int | None) -> follow.Part:
-    """What the job around the stage said, for a stage that could not even begin. Raises `RunError`."""
-    job = stage.attempts[(attempt or len(stage.attempts)) - 1].job_id if stage.attempts else ""
-    path = run.path / "jobs" / f"{job}_0_log.err"
-    if not job.replace("_", "").isalnum() or not path.is_file():
-        raise RunError(f"stage {stage.id} has no log yet", where=run.stage(stage.id))
-    print(f"stage {stage.id} has no log; this is its job's: {path}", file=sys.stderr)
-    return follow.Part(path=path, start=0, end=None, attempt=attempt or len(stage.attempts))
-
-
-def _over(run: Run, ident: str) -> bool:
-    """Whether nobody works on the run any more, or on another stage than this."""
-    now = overview(run.path, _order)
-    if now.state != "running":
-        return True
-    return any(s.id == ident and s.state == "done" for s in now.stages) and now.stage != ident
+def _log(run: Run, stage: Stage, args: argparse.Namespace) -> follow.Part:
+    """The bytes that are meant. A stage that could not even begin has no log; its job may say why."""
+    folder = run.stage(stage.id)
+    if args.job:
+        return logs.of_job(run.path, stage, attempt=args.attempt, part=args.part, coming=args.follow)
+    if args.part is not None:
+        return logs.of_part(run.path, stage, args.part, coming=args.follow)
+    if args.follow and not (folder / follow.log_name(args.rank)).exists():
+        return follow.Part(path=folder / follow.log_name(args.rank), start=0, end=None, attempt=None)
+    part = follow.part(folder, [a.logs for a in stage.attempts], rank=args.rank, attempt=args.attempt)
+    if args.rank or part.path.exists() or args.follow:
+        return part
+    try:
+        part = logs.of_job(run.path, stage, attempt=args.attempt, part=None, coming=False)
+    except RunError:
+        raise RunError(f"stage {stage.id} has no log yet", where=folder) from None
+    also = "; its parts have logs of their own: --part N" if (folder / "parts").is_dir() else ""
+    print(f"stage {stage.id} has no log; this is its job's: {part.path}{also}", file=sys.stderr)
+    return part
 
 
 def _cancel(run: Run, as_json: bool, grace_s: float) -> int:
-    ended = cancel(run.path, [step.id for step in steps(run.recipe)], grace_s=grace_s)
-    if not ended:
+    known = [step.id for step in steps(run.recipe)]
+    try:
+        # Where jobs work on it, what holds a stage's lock is a job, and only Slurm can end that.
+        stages = [] if jobs_of(run.path, known) else known
+    except RunError:  # damaged; whoever works on it here can be ended all the same
+        stages = known
+    ended = cancel(run.path, stages, grace_s=grace_s)
+    try:
+        gone = cancel_jobs(run.path, known, grace_s=grace_s)  # also those that a launch gave to Slurm until now
+    except RunBusy:
+        raise
+    except RunError:
+        if not ended:
+            raise
+        gone = []
+    if not ended and not gone:
         raise RunError(
             "nothing works on this run, so there is nothing to cancel", where=run.path,
             do="see python -m toolkit.runs list for those that are running",
         )  # fmt: skip
     if as_json:
-        cli.print_json({"run": str(run.path), "ended": [dataclasses.asdict(e) for e in ended]})
+        told = {"ended": [dataclasses.asdict(e) for e in ended], "jobs": [dataclasses.asdict(j) for j in gone]}
+        cli.print_json({"run": str(run.path), **told})
         return 0
     for one in ended:
         what = f"the job of stage {one.stage}" if one.stage else "the launch"
         how = "by itself" if one.signal == "none" else f"after {one.signal}"
         print(f"ended {what}: process {one.pid} on {one.host}, {how}")
+    for job in gone:
+        how = f" (it is {job.now} still, which Slurm brings to its end)" if job.now else ""
+        print(f"cancelled job {job.id} of stage {job.stage}, which was {job.before}{how}")
     print(f"go on with it: python -m toolkit.runs retry {run.path}")
     return 0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from toolkit.errors import RunBusy, RunError
 from toolkit.runs.lock import Holder, holder
 
-GRACE_S = 30.0  # ranks alone are given 10 s to end
+GRACE_S = 30.0  # ranks alone are given 20 s to end
 _POLL_S = 0.1
 _NAMELESS_S = 2.0  # between taking the lock and writing who took it
 

@@ -30,12 +30,14 @@ class Run:
         return self.path / "stages" / ident
 
 
-def create(recipe: Recipe, *, command: Sequence[str], plan: Mapping[str, Any]) -> Run:
-    """Make `runs/<recipe>-<date>-<short id>/` with recipe.yaml, plan.json, manifest.json and jobs.json."""
+def create(recipe: Recipe, *, command: Sequence[str], plan: Mapping[str, Any], ident: str = "") -> Run:
+    """Make `runs/<recipe>-<date>-<short id>/` with recipe.yaml, plan.json, manifest.json and jobs.json; `ident` is the
+    short id, a random one when not given.
+    """
     recipe = absolute(recipe)
     root = Path(recipe.runs)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = (root / f"{recipe.name}-{stamp}-{secrets.token_hex(2)}").resolve()
+    path = (root / f"{recipe.name}-{stamp}-{ident or secrets.token_hex(2)}").resolve()
     try:
         with files.atomic_folder(path) as part:
             save(recipe, part / "recipe.yaml")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from toolkit.scoring import benchmarks
 from toolkit.scoring.benchmarks import Benchmark
-from toolkit.scoring.evaluate import Prediction, Score, score, write
+from toolkit.scoring.evaluate import Prediction, Score, score
 from toolkit.scoring.hf import LoadedModel, check_hf, load_model
 from toolkit.scoring.items import Item
+from toolkit.scoring.output import merge, read, write
 from toolkit.scoring.prompts import cloze_prompt, letter_answer, letter_prompt
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "letter_answer",
     "letter_prompt",
     "load_model",
+    "merge",
+    "read",
     "score",
     "write",
 ]

@@ -7,7 +7,6 @@ log-probabilities to their modules.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
 from collections import Counter
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit import files
 from toolkit.errors import CheckpointError, DataError, UsageError, nearest
 from toolkit.progress import progress
 from toolkit.scoring.benchmarks import MODES, Benchmark, size_notes
@@ -199,18 +197,3 @@ def _reading_notes(
     if ties:
         notes.append(f"items with several equally likely answers, the first taken: {ties}")
     return notes
-
-
-def write(folder: str | Path, scores: Sequence[Score]) -> None:
-    """`scores.json` (a list) and `predictions.jsonl` (a line an item) in `folder`, each whole or not at all.
-
-    Raises DiskFull.
-    """
-    folder = Path(folder)
-    with files.atomic_write(folder / "predictions.jsonl") as handle:
-        for result in scores:
-            head = {"model": result.model, "benchmark": result.benchmark, "mode": result.mode}
-            for prediction in result.predictions:
-                row = head | {key: value for key, value in dataclasses.asdict(prediction).items() if value != ()}
-                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
-    files.write_json(folder / "scores.json", [result.as_dict() for result in scores])

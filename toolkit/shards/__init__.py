@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from toolkit.shards.build import BadRow, Built, build
 from toolkit.shards.check import ShardInfo, info, read, show, verify
+from toolkit.shards.parts import Part, build_part, merge
 
-__all__ = ["BadRow", "Built", "ShardInfo", "build", "info", "read", "show", "verify"]
+__all__ = ["BadRow", "Built", "Part", "ShardInfo", "build", "build_part", "info", "merge", "read", "show", "verify"]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 from toolkit import files
 from toolkit import tokenizer as tokenizers
@@ -20,7 +21,7 @@ from toolkit.shards.check import ShardInfo
 from toolkit.shards.encode import BadRow, Encoded, Settings, encode_all
 
 _HOPELESS_ROWS = 1000
-_BAD_SHOWN = 10
+BAD_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,34 +64,66 @@ def build(
             f"max_bad_fraction is {max_bad_fraction} and workers is {workers}",
             do="give a fraction from 0 to 1, and one worker or more",
         )
-    loaded = tokenizers.load(folder)
-    settings = Settings(
-        tokenizer=folder,
-        eod_id=loaded.eod_id if append_eod else None,
-        text_field=text_field,
-        dtype=format.dtype_for(loaded.vocab_size),
-    )
-    tally = _Tally(inputs=inputs, max_bad_fraction=max_bad_fraction)
-    bad_path = Path(f"{prefix}.bad.jsonl")
-    total = sum(path.stat().st_size for path in inputs)
+    settings, vocab_size = settings_of(folder, append_eod=append_eod, text_field=text_field)
+    tally = Tally(inputs=inputs, max_bad_fraction=max_bad_fraction)
+    with set_aside(prefix) as bad, format.writer(prefix, settings.dtype) as shard:
+        fill(shard, bad, tally, [rows.Span(path=path) for path in inputs], settings, workers)
+        tally.check(documents=len(shard.lengths))
+    return built(prefix, shard, tally, settings, vocab_size)
+
+
+def settings_of(tokenizer: Path, *, append_eod: bool, text_field: str) -> tuple[Settings, int]:
+    """What workers need to know, and the size of the vocabulary."""
+    loaded = tokenizers.load(tokenizer)
+    eod_id = loaded.eod_id if append_eod else None
+    dtype = format.dtype_for(loaded.vocab_size)
+    return Settings(tokenizer=tokenizer, eod_id=eod_id, text_field=text_field, dtype=dtype), loaded.vocab_size
+
+
+def fill(
+    shard: format.Writer, bad: SetAside, tally: Tally, spans: Sequence[rows.Span], settings: Settings, workers: int
+) -> None:
+    """Encode the spans' rows into the shard; what is no document goes to `bad`, and all is counted in `tally`."""
+    total = sum((span.path.stat().st_size if span.end is None else span.end) - span.start for span in spans)
     with (
-        contextlib.ExitStack() as set_aside,
-        format.writer(prefix, settings.dtype) as shard,
         progress("shards", total=total, unit="bytes") as bar,
-        contextlib.closing(encode_all(inputs, settings, workers)) as chunks,
+        contextlib.closing(encode_all(spans, settings, workers)) as chunks,
     ):
-        bad_file = None
         for encoded in chunks:
-            if encoded.bad and bad_file is None:
-                bad_file = set_aside.enter_context(files.atomic_write(bad_path))
             for row, text in encoded.bad:
-                bad_file.write(json.dumps({"file": row.file, "line": row.line, "why": row.why, "row": text}) + "\n")
+                bad({"file": row.file, "line": row.line, "why": row.why, "row": text})
             tally.add(encoded)
             shard.add(encoded.lengths, encoded.ids)
             bar.advance(encoded.read, note=f"{len(shard.lengths)} documents, {shard.tokens} tokens")
-        tally.check(documents=len(shard.lengths))
-    if not tally.bad_rows:
-        bad_path.unlink(missing_ok=True)  # of an earlier build
+
+
+SetAside = Callable[[Mapping[str, Any]], None]
+
+
+def bad_file(prefix: str | Path) -> Path:
+    return Path(f"{prefix}.bad.jsonl")
+
+
+@contextlib.contextmanager
+def set_aside(prefix: str | Path) -> Iterator[SetAside]:
+    """Something to give bad rows to. Their file appears when the block ends well, and only if there were any."""
+    path = bad_file(prefix)
+    with contextlib.ExitStack() as opened:
+        handle: IO[str] | None = None
+
+        def add(row: Mapping[str, Any]) -> None:
+            nonlocal handle
+            if handle is None:
+                handle = opened.enter_context(files.atomic_write(path))
+            handle.write(json.dumps(row) + "\n")
+
+        yield add
+    if handle is None:
+        path.unlink(missing_ok=True)  # of an earlier build
+
+
+def built(prefix: str | Path, shard: format.Writer, tally: Tally, settings: Settings, vocab_size: int) -> Built:
+    """What has just been written at `prefix`."""
     data, index = format.pair(prefix)
     return Built(
         prefix=str(prefix),
@@ -102,21 +135,25 @@ def build(
         empty=tally.empty,
         bad_rows=tally.bad_rows,
         bad=tuple(tally.bad),
-        bad_file=str(bad_path) if tally.bad_rows else "",
-        vocab_size=loaded.vocab_size,
+        bad_file=str(bad_file(prefix)) if tally.bad_rows else "",
+        vocab_size=vocab_size,
         eod_id=settings.eod_id,
         bin_sha256=shard.sha256,
         idx_sha256=files.sha256_file(index),
-        tokenizer_sha256=files.sha256_file(folder / tokenizers.MODEL),
+        tokenizer_sha256=files.sha256_file(settings.tokenizer / tokenizers.MODEL),
     )
 
 
 @dataclass(kw_only=True)
-class _Tally:
-    """Counts what became of the rows, and says when too few of them are good."""
+class Tally:
+    """Counts what became of the rows, and says when too few of them are good.
+
+    Where `from_first` is not set, the rows are not a file's first, and a thousand bad ones say nothing of the rest.
+    """
 
     inputs: list[Path]
     max_bad_fraction: float
+    from_first: bool = True
     rows: int = 0
     empty: int = 0
     bad_rows: int = 0
@@ -126,9 +163,9 @@ class _Tally:
         self.rows += encoded.rows
         self.empty += encoded.empty
         self.bad_rows += len(encoded.bad)
-        self.bad += [row for row, _ in encoded.bad[: _BAD_SHOWN - len(self.bad)]]
+        self.bad += [row for row, _ in encoded.bad[: BAD_SHOWN - len(self.bad)]]
         # Not one good row in so many: the wrong field or file. Reading on for hours would say the same.
-        if self.bad_rows == self.rows >= _HOPELESS_ROWS and self.max_bad_fraction < 1:
+        if self.from_first and self.bad_rows == self.rows >= _HOPELESS_ROWS and self.max_bad_fraction < 1:
             self._refuse(f"the first {self.rows} rows are all bad")
 
     def check(self, *, documents: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from toolkit import tokenizer as tokenizers
 from toolkit.errors import ShardError
 from toolkit.shards.format import numpy_dtype
-from toolkit.shards.rows import MAX_ROW_BYTES, rows
+from toolkit.shards.rows import MAX_ROW_BYTES, Span, rows
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -46,7 +46,7 @@ class BadRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Consecutive rows of one file as (line, bytes, or None if too long); `read` bytes of the file led to them."""
+    """Consecutive rows of one span as (line, bytes, or None if too long); `read` bytes of the file led to them."""
 
     file: str
     rows: list[tuple[int, bytes | None]]
@@ -65,17 +65,17 @@ class Encoded:
     bad: list[tuple[BadRow, str]]
 
 
-def encode_all(inputs: Sequence[Path], settings: Settings, workers: int) -> Iterator[Encoded]:
+def encode_all(inputs: Sequence[Span], settings: Settings, workers: int) -> Iterator[Encoded]:
     """Encode every chunk of `inputs`, in order. Raises `ShardError` if a worker process dies."""
     if workers == 1:
         tokenizer = tokenizers.load(settings.tokenizer)
-        for path in inputs:
-            for chunk in _chunks(path):
+        for span in inputs:
+            for chunk in _chunks(span):
                 yield encode(chunk, tokenizer, settings)
         return
     with _Workers(settings, workers) as pool:
-        for path in inputs:
-            for chunk in _chunks(path):
+        for span in inputs:
+            for chunk in _chunks(span):
                 yield from pool.give(chunk)
         yield from pool.rest()
 
@@ -129,16 +129,16 @@ def document(row: bytes | None, text_field: str) -> tuple[str, str]:
     return text, ""
 
 
-def _chunks(path: Path) -> Iterator[Chunk]:
+def _chunks(span: Span) -> Iterator[Chunk]:
     taken, size, before, at = [], 0, 0, 0
-    for number, row, at in rows(path):
+    for number, row, at in rows(span):
         taken.append((number, row))
         size += len(row or b"")
         if len(taken) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
-            yield Chunk(file=str(path), rows=taken, read=at - before)
+            yield Chunk(file=str(span.path), rows=taken, read=at - before)
             taken, size, before = [], 0, at
     if taken:
-        yield Chunk(file=str(path), rows=taken, read=at - before)
+        yield Chunk(file=str(span.path), rows=taken, read=at - before)
 
 
 class _Workers:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from toolkit import files
+from toolkit.errors import ShardError
 
 # The layout, little-endian (megatron/core/datasets/indexed_dataset.py, _IndexWriter): magic, version, dtype code, count
 # of sequences, number of document bounds; then per sequence its tokens (int32), per sequence its byte offset (int64),
@@ -26,6 +27,7 @@ CODES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}
 """The integer dtypes of Megatron's `DType`; its two floating-point ones hold no token ids."""
 
 _BLOCK = 1 << 20
+_FEW = 64  # documents in memory at once: one may have megabytes
 
 
 def pair(prefix: str | Path) -> tuple[Path, Path]:
@@ -86,12 +88,43 @@ def writer(prefix: str | Path, dtype: str) -> Iterator[Writer]:
         index_path.unlink(missing_ok=True)
 
 
+def documents(prefix: str | Path, dtype: str, count: int) -> Iterator[tuple[list[int], bytes]]:
+    """The documents of a pair that `writer` made, a few at a time, as `Writer.add` takes them; there may be none.
+
+    Raises `ShardError` if the pair does not hold `count` documents in `dtype`, and no byte more.
+    """
+    import numpy as np
+
+    data_path, index_path = pair(prefix)
+    expected = HEADER.pack(MAGIC, VERSION, _code(dtype), count, count + 1)
+    try:
+        with open(data_path, "rb") as data, open(index_path, "rb") as index:
+            whole = index.read(HEADER.size) == expected
+            whole = whole and os.fstat(index.fileno()).st_size == HEADER.size + 12 * count + 8 * (count + 1)
+            for at in range(0, count if whole else 0, _FEW):
+                lengths = np.frombuffer(index.read(4 * min(_FEW, count - at)), dtype="<i4").tolist()
+                size = sum(lengths) * numpy_dtype(dtype).itemsize
+                ids = data.read(max(0, size))
+                whole = len(lengths) == min(_FEW, count - at) and min(lengths) >= 0 and len(ids) == size
+                if not whole:
+                    break
+                yield lengths, ids
+            whole = whole and not data.read(1)
+    except (OSError, ValueError) as err:
+        raise ShardError("cannot be read", where=prefix, why=str(err), do="build it again") from err
+    if not whole:
+        raise ShardError(f"does not hold {count} whole documents of {dtype}", where=prefix, do="build it again")
+
+
+def _code(dtype: str) -> int:
+    return next(code for code, name in CODES.items() if name == dtype)
+
+
 def _index(lengths: array, dtype: str) -> Iterator[bytes]:
     import numpy as np
 
     count = len(lengths)
-    code = next(code for code, name in CODES.items() if name == dtype)
-    yield HEADER.pack(MAGIC, VERSION, code, count, count + 1)
+    yield HEADER.pack(MAGIC, VERSION, _code(dtype), count, count + 1)
     blocks = (
         [np.frombuffer(lengths, dtype=np.int32)[at : at + _BLOCK] for at in range(0, count, _BLOCK)] if count else []
     )

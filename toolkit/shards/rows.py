@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import DataError, MissingPackage
@@ -34,25 +36,70 @@ def check_inputs(inputs: Sequence[Path]) -> None:
             raise DataError("not a JSONL file by its name", where=path, do=f"expected one of {', '.join(SUFFIXES)}")
 
 
-def rows(path: Path) -> Iterator[tuple[int, bytes | None, int]]:
-    """(line number from 1, line without its end, bytes read of the file so far) of each line that is not blank.
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """The bytes of a file from `start`, where a line begins, up to `end`, where one ends (None: that of the file)."""
 
-    The line is None if it is longer than `MAX_ROW_BYTES`. Raises `DataError` for a damaged or truncated file.
+    path: Path
+    start: int = 0
+    end: int | None = None
+
+
+def cut(path: Path, parts: int) -> list[Span]:
+    """`path` in so many spans of nearly equal size, cut at line ends; a compressed file is all in the first."""
+    size = path.stat().st_size
+    plain = not path.name.endswith(SUFFIXES[1:])
+    with open(path, "rb") as raw:
+        inner = [_next_line(raw, size * n // parts, size) if plain else size for n in range(1, parts)]
+    borders = [0, *inner, size]
+    return [Span(path=path, start=borders[n], end=borders[n + 1]) for n in range(parts)]
+
+
+def _next_line(raw: io.BufferedReader, at: int, size: int) -> int:
+    """Where the first line begins at `at` or after it."""
+    if at == 0:
+        return 0
+    raw.seek(at - 1)
+    while piece := raw.readline(_READ):
+        if piece.endswith(b"\n"):
+            return raw.tell()
+    return size
+
+
+def count_lines(span: Span) -> int:
+    """Line ends in the span of a plain file."""
+    found, left = 0, (os.path.getsize(span.path) if span.end is None else span.end) - span.start
+    with open(span.path, "rb") as raw:
+        raw.seek(span.start)
+        while left > 0 and (block := raw.read(min(left, _READ))):
+            found += block.count(b"\n")
+            left -= len(block)
+    return found
+
+
+def rows(span: Span) -> Iterator[tuple[int, bytes | None, int]]:
+    """(line number from 1, line without its end, bytes read of the span so far) of each line that is not blank.
+
+    Lines are counted from the span's start. The line is None if it is longer than `MAX_ROW_BYTES`. Raises `DataError`
+    for a damaged or truncated file.
     """
+    path = span.path
     with open(path, "rb") as raw:
         try:
+            raw.seek(span.start)
             stream = _decompressed(path, raw)
+            end = span.end if stream is raw else None  # compressed bytes say nothing of where a line ends
             number = 0
-            while line := stream.readline(MAX_ROW_BYTES + 1):
+            while (end is None or raw.tell() < end) and (line := stream.readline(MAX_ROW_BYTES + 1)):
                 number += 1
                 whole = len(line) <= MAX_ROW_BYTES or line.endswith(b"\n")
                 if not whole:
                     while (rest := stream.readline(_READ)) and not rest.endswith(b"\n"):
                         pass
-                if number == 1:
+                if number == 1 and span.start == 0:
                     line = line.removeprefix(_BOM)
                 if line.strip():
-                    yield number, line.rstrip(b"\r\n") if whole else None, raw.tell()
+                    yield number, line.rstrip(b"\r\n") if whole else None, raw.tell() - span.start
         except PermissionError as err:
             raise DataError("may not be read", where=path, do="check its permissions") from err
         except (EOFError, zlib.error, gzip.BadGzipFile) as err:

@@ -43,6 +43,10 @@ class Context:
     def folder(self) -> Path:
         return self.run.stage(self.step.id)
 
+    def part(self, number: int) -> Path:
+        """The folder of a part of this stage, counted from 0."""
+        return self.folder / "parts" / str(number)
+
     @property
     def rank(self) -> int:
         return int(os.environ.get("RANK", "0"))

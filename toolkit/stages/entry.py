@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +17,43 @@ from toolkit.plan import Step, steps
 from toolkit.runs import Run, find, held
 from toolkit.stages.context import inputs
 
-_KEPT = ("lock", "log")
+_KEPT = ("lock", "log", "attempts.json", "nodes.json", "parts")  # parts know themselves what they read
+
+# Starts the payload's processes and waits for them; returns 0, or the code of the first that failed.
+Start = Callable[[Run, Step, Sequence[str]], int]
 
 
 def run_stage(run: str, ident: str) -> dict[str, Any]:
-    """Run one stage of the run in folder `run`; returns {"code": exit code, "error": what stopped it before it began,
-    or None}.
+    """Run one stage of the run in folder `run` in processes of this machine; returns {"code": exit code, "error": what
+    stopped it before it began, or None}.
     """
     try:
-        return {"code": _run_stage(run, ident), "error": None}
+        found = find(run)
+        step = next(s for s in steps(found.recipe) if s.id == ident)
+        return {"code": enter(found, step, on_this_host), "error": None}
     except ToolkitError as err:
         return {"code": err.exit_code, "error": err.as_dict()}
 
 
-def _run_stage(run: str, ident: str) -> int:
-    found = find(run)
-    step = next(s for s in steps(found.recipe) if s.id == ident)
-    folder = found.stage(ident)
+def enter(run: Run, step: Step, start: Start) -> int:
+    """Start a stage's payload with `start`, alone in the stage's folder. Raises `RunBusy`; returns its exit code."""
+    folder = run.stage(step.id)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):  # a launcher that was killed may have left its job running
         files.remove_parts(folder)
-        _set_aside_what_other_inputs_made(found, step)
+        _set_aside_what_other_inputs_made(run, step)
         for stale in [folder / "done.json", *folder.glob("error*.json")]:
             stale.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "toolkit.stages", str(found.path), ident]
-        code = run_ranks(command, processes=step.processes, folder=folder, threads=_threads(step.processes))
+        code = start(run, step, ["toolkit.stages", str(run.path), step.id])
         if code != 0:  # rank 0 may have ended well and recorded it before another failed
             (folder / "done.json").unlink(missing_ok=True)
         return code
+
+
+def on_this_host(run: Run, step: Step, words: Sequence[str]) -> int:
+    """`python -m WORDS` in as many processes of this host as the step has."""
+    command = [sys.executable, "-m", *words]
+    return run_ranks(command, processes=step.processes, folder=run.stage(step.id), threads=_threads(step.processes))
 
 
 def _set_aside_what_other_inputs_made(run: Run, step: Step) -> None:

@@ -1,5 +1,5 @@
-"""What happens beside the training steps: metrics to a file, progress, checkpoints at the end, and two faults of NeMo
-avoided.
+"""What happens beside the training steps: metrics to a file, progress, a heartbeat, and faults of NeMo avoided. When
+checkpoints are saved is `saving`'s.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from nemo import lightning as nl
 from nemo.lightning.pytorch.callbacks.progress_printer import ProgressPrinter
 
 from toolkit.progress import Progress
+from toolkit.train import heartbeat
 
 
 class SafePrinter(ProgressPrinter):
@@ -26,29 +26,6 @@ class SafePrinter(ProgressPrinter):
 
     def log_megatron_timers(self, timers: Any) -> None:
         return None
-
-
-class StepCheckpoint(nl.ModelCheckpoint):
-    """Keeps the newest `keep` checkpoints, and always one of the last step."""
-
-    def __init__(self, folder: str, every: int, keep: int) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename="{step}",
-            monitor="step",
-            mode="max",
-            save_top_k=keep,
-            save_last=False,
-            every_n_train_steps=every,
-            save_on_train_epoch_end=False,
-            save_optim_on_train_end=True,
-            always_save_context=False,
-        )
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        super().on_train_end(trainer, pl_module)
-        if self._last_global_step_saved != trainer.global_step:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
 class Metrics(pl.Callback):
@@ -96,7 +73,9 @@ class Metrics(pl.Callback):
             handle.write(json.dumps(row) + "\n")
 
     def _drop_from(self, step: int) -> None:
-        """Keep the whole lines up to `step`; an interrupted writer may have left more, and half a line."""
+        """Keep the whole lines up to `step`; an interrupted writer may have left more, and half a line. The validation
+        of `step` itself comes again, unless there is nothing left to train.
+        """
         kept = []
         if self.path.is_file():
             for line in self.path.read_text(encoding="utf-8").splitlines():
@@ -104,9 +83,36 @@ class Metrics(pl.Callback):
                     row = json.loads(line)
                 except json.JSONDecodeError:
                     continue
-                if row["step"] <= step:
+                again = "valid_loss" in row and row["step"] == step < self.steps
+                if row["step"] <= step and not again:
                     kept.append(line)
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+class Heartbeat(pl.Callback):
+    """Rank 0 touches `folder`/heartbeat whenever the training got on; around saves `StepCheckpoint` does."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def beat(self, trainer: Any, *_: Any, **__: Any) -> None:
+        if trainer.global_rank == 0:
+            heartbeat.beat(self.folder)
+
+    on_train_start = on_train_batch_end = on_validation_batch_end = on_validation_end = beat
+
+
+class ValidationOnResume(pl.Callback):
+    """A training that goes on from a checkpoint validates at the steps at which it would have without the break.
+
+    Checkpoints are saved before the validation that is due at the same step; NeMo's epoch loop skips it after a resume
+    (nemo/lightning/pytorch/trainer.py: NoValOnRestartTrainingLoop). And Lightning takes it for one that was broken off,
+    and goes on at the batch where the one before it had ended.
+    """
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        loop.skip_val_on_restart = loop.val_loop.restarting = False
 
 
 class FinetuneResume(pl.Callback):

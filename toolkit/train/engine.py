@@ -44,4 +44,9 @@ def _prepare(job: Job) -> None:
 def _go(recipe: Any) -> None:
     import fiddle
 
-    fiddle.build(recipe)()
+    from toolkit.train import stopping
+
+    try:
+        fiddle.build(recipe)()
+    finally:
+        stopping.renew()  # Lightning's teardown puts back the handlers that Python knows of

@@ -10,6 +10,7 @@ from typing import Any
 
 import nemo_run as run
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
@@ -17,7 +18,7 @@ from nemo.collections import llm
 from nemo.collections.llm.gpt.data.fine_tuning import FineTuningDataModule
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 
-from toolkit.train import callbacks, cpu
+from toolkit.train import callbacks, cpu, saving
 from toolkit.train.job import FinetuneJob, Job, PretrainJob
 from toolkit.train.schedule import HorizonCosine
 from toolkit.train.tokenizer import NemoTokenizer
@@ -76,7 +77,6 @@ def finetune_recipe(job: FinetuneJob) -> run.Partial:
         tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer)),
     )
     _common(recipe, job, label="finetune")
-    recipe.trainer.check_val_every_n_epoch = None  # else a resume with fewer steps left than val_check_interval raises
     recipe.trainer.callbacks.append(run.Config(callbacks.FinetuneResume))
     return recipe
 
@@ -93,7 +93,7 @@ def _common(recipe: run.Partial, job: Job, *, label: str) -> None:
         name="nemo",
         use_datetime_version=False,
         ckpt=run.Config(
-            callbacks.StepCheckpoint, folder=str(job.checkpoints), every=job.train.save_every, keep=job.train.keep
+            saving.StepCheckpoint, folder=str(job.checkpoints), every=job.train.save_every, keep=job.train.keep
         ),
     )
     _trainer(recipe.trainer, job, label)
@@ -156,6 +156,8 @@ def _resume(job: Job) -> run.Config | None:
 def _trainer(trainer: Any, job: Job, label: str) -> None:
     train = job.train
     trainer.max_steps = train.steps
+    # Counted over all steps: else a resume counts from its own start, and raises when fewer are left than the interval.
+    trainer.check_val_every_n_epoch = None
     trainer.val_check_interval = min(train.valid_every, train.steps)
     trainer.limit_val_batches = train.valid_batches
     trainer.limit_test_batches = 0 if label == "finetune" else 1
@@ -172,9 +174,11 @@ def _trainer(trainer: Any, job: Job, label: str) -> None:
             tokens_per_step=train.global_batch * train.seq_length,
             label=label,
         ),
+        run.Config(callbacks.Heartbeat, folder=str(job.folder)),
+        run.Config(callbacks.ValidationOnResume),
     ]
     dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
-    trainer.plugins = run.Config(
+    precision = run.Config(
         nl.MegatronMixedPrecision,
         precision="bf16-mixed" if train.precision == "bf16" else "32",
         params_dtype=dtype,
@@ -182,6 +186,9 @@ def _trainer(trainer: Any, job: Job, label: str) -> None:
         autocast_enabled=False,
         grad_reduce_in_fp32=True,
     )
+    # Ranks are told by the environment. Inside a Slurm job Lightning would take Slurm's numbers instead, and requeue
+    # the job by itself on USR1.
+    trainer.plugins = [precision, run.Config(LightningEnvironment)]
 
 
 def _strategy(strategy: Any, job: Job) -> None:

@@ -1,0 +1,111 @@
+"""The payload's command: an environment of the host, or an image that sees what it needs and runs the same code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolkit.cluster.container import binds, check, payload, rank_env
+from toolkit.errors import PlanRefused
+from toolkit.recipe import Recipe, compose
+
+WORDS = ["toolkit.stages", "/r", "corpus"]
+
+
+def recipe(*overrides: str) -> Recipe:
+    return compose("demo", ["cluster=slurm_dev", *overrides]).recipe
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    (tmp_path / "image").mkdir()
+    return tmp_path / "image"
+
+
+@pytest.fixture
+def in_image(image: Path) -> list[str]:
+    return ["container=apptainer", f"container.image='{image}'"]
+
+
+def test_without_a_container_it_is_a_python_of_the_host(tmp_path: Path) -> None:
+    assert payload(recipe(), tmp_path, WORDS) == ([sys.executable, "-m", *WORDS], {})
+    assert payload(recipe("container.python=/env/bin/python"), tmp_path, WORDS)[0][0] == "/env/bin/python"
+    assert rank_env(recipe(), {"RANK": "3"}) == {"RANK": "3"}
+
+
+def test_in_an_image(tmp_path: Path, in_image: list[str], image: Path, repo_root: Path) -> None:
+    (tmp_path / "run").mkdir()
+    command, environment = payload(recipe(*in_image, "container.options=[--no-privs]"), tmp_path / "run", WORDS)
+    assert command[:2] == ["apptainer", "exec"] and "--nv" not in command and "--env-file" not in command
+    assert command[-7:] == ["--no-privs", str(image), "python3", "-m", *WORDS]
+    assert command[command.index("--pwd") + 1] == str(tmp_path / "run")
+    bound = [command[i + 1] for i, word in enumerate(command) if word == "--bind"]
+    assert str(tmp_path / "run") in bound
+    assert f"{repo_root}/toolkit:/opt/toolkit-source/toolkit:ro" in bound
+    assert environment["APPTAINERENV_PYTHONPATH"] == "/opt/toolkit-source"
+    assert "PYTHONPATH" not in environment  # the host's own Python keeps its own
+
+
+def test_gpus_and_fabric_values_reach_into_the_image(tmp_path: Path, in_image: list[str]) -> None:
+    (tmp_path / "nccl.env").write_text("NCCL_DEBUG=INFO\n")
+    command, _ = payload(recipe(*in_image, "cluster.device=gpu"), tmp_path, WORDS)
+    assert "--nv" in command and command[command.index("--env-file") + 1] == str(tmp_path / "nccl.env")
+    assert rank_env(recipe(*in_image), {"RANK": "3"}) == {"RANK": "3", "APPTAINERENV_RANK": "3"}
+
+
+def test_what_the_recipe_names_is_bound_once(
+    tmp_path: Path, in_image: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, base, blobs = tmp_path / "run", tmp_path / "hub" / "snapshot", tmp_path / "hub" / "blobs"
+    for folder in (run / "stages", base, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "abc").write_text("x")
+    (base / "model.safetensors").symlink_to("../blobs/abc")  # as the hub's cache has it
+    monkeypatch.setenv("TMPDIR", "/scratch/7")
+    words = [
+        f"model.base='{base}'",
+        f"inputs.corpus='{run}/stages'",
+        "inputs.shards=/not/there",
+        "container.binds=[/x:/y]",
+    ]
+    bound = binds(recipe(*in_image, *words), run)
+    assert bound[:3] == [str(run), str(base), str(blobs)] and bound[-1] == "/x:/y" and len(bound) == 6
+    assert "/scratch/7" in binds(recipe(*in_image, "cluster.scratch='/scratch/$SLURM_JOB_ID'"), run)
+
+
+@pytest.mark.parametrize("name", ["a:b", "a,b"])
+def test_a_path_that_cannot_be_bound_is_refused(name: str, tmp_path: Path, in_image: list[str]) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(PlanRefused, match="cannot be shown to an image"):
+        payload(recipe(*in_image), tmp_path / name, WORDS)
+    with pytest.raises(PlanRefused, match="cannot be shown to an image"):
+        check(recipe(*in_image, f"inputs.corpus='{tmp_path / name}'"))
+
+
+def test_an_image_that_is_not_there_is_said_before_anything_is_submitted(tmp_path: Path) -> None:
+    for words, told in (
+        (
+            ["container=apptainer", f"container.image={tmp_path}/no.sif"],
+            f"container.image={tmp_path}/no.sif: the image is",
+        ),
+        (["container=apptainer", "container.image=null"], "container.image: no image is named"),
+    ):
+        with pytest.raises(PlanRefused) as caught:
+            check(recipe(*words))
+        assert told in str(caught.value) and "container=none" in str(caught.value)
+    check(recipe("container.image=/not/there"))  # which no container uses
+
+
+def test_the_command_runs_what_was_meant(tmp_path: Path, image: Path) -> None:
+    """A stand-in for apptainer that shows its words: nothing of them passes a shell."""
+    shown = tmp_path / "appt ainer"
+    shown.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    shown.chmod(0o755)
+    words = ["container=apptainer", f"container.command='{shown}'", f"container.image='{image}'"]
+    command, environment = payload(recipe(*words, "container.options=['--env','A=$(id);b c']"), tmp_path, WORDS)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
+    assert done.stdout.split("\0")[:-1] == command[1:] and "A=$(id);b c" in command

@@ -1,0 +1,416 @@
+"""slurm/*.sh: what they say, that they are one with the launcher's jobs, and that they do it on a real Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.slurm.conftest import Slurm
+from toolkit.cluster import sbatch, submission
+from toolkit.plan import steps
+from toolkit.recipe import compose
+
+SLURM = Path(__file__).resolve().parents[2] / "slurm"
+# Script -> (recipe, stage) that it starts.
+STARTS = {
+    "pretrain_7b": ("pretrain_7b", "pretrain"),
+    "pretrain_70b": ("pretrain_70b", "pretrain"),
+    "shard_data": ("pretrain_70b", "shards"),
+    "import_hf": ("pretrain_70b", "import"),
+    "convert_hf": ("pretrain_70b", "export"),
+    "finetune": ("finetune_70b", "finetune"),
+    "score": ("score", "score"),
+    "nightly": ("nightly", "export"),
+    "preflight": ("preflight", "preflight"),
+}
+SCRIPTS = [*STARTS, "build_images"]
+slow = pytest.mark.slow
+
+
+def run(script: str, *arguments: str, cwd: Path = SLURM.parent, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script without Slurm, in an environment that knows no job."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "MEDITRON_"))}
+    return subprocess.run(
+        [str(SLURM / f"{script}.sh"), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cwd,
+        timeout=60, env={**clean, **environment},
+    )  # fmt: skip
+
+
+def options(text: str) -> dict[str, str | None]:
+    """The #SBATCH lines of a script."""
+    found = re.finditer(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", text, re.MULTILINE)
+    return {match[1]: match[2] for match in found}
+
+
+# ---- without a cluster -----------------------------------------------------------------------------------------------
+
+
+def test_these_are_all_scripts() -> None:
+    assert sorted(path.stem for path in SLURM.glob("*.sh")) == sorted([*SCRIPTS, "common"])
+
+
+def test_shellcheck_is_content() -> None:
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed")
+    files = sorted(f"slurm/{path.name}" for path in SLURM.glob("*.sh"))
+    done = subprocess.run(["shellcheck", *files], cwd=SLURM.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_the_header(script: str) -> None:
+    done = run(script, "--help", cwd=Path("/"))
+    assert done.returncode == 0 and done.stderr == ""
+    for part in ("usage:    sbatch ", "example:  ", "needs:    ", "environment:", f"slurm/{script}.sh"):
+        assert part in done.stdout
+    assert "#" not in done.stdout and "SBATCH" not in done.stdout
+    text = (SLURM / f"{script}.sh").read_text()
+    assert [f"# {line}".rstrip() for line in done.stdout.splitlines()] == text.partition("#SBATCH")[0].splitlines()[1:]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_variable_that_is_read_is_in_the_header(script: str) -> None:
+    header, _, body = (SLURM / f"{script}.sh").read_text().partition("#SBATCH")
+    read = set(re.findall(r"\b((?:MEDITRON|NIGHTLY)_[A-Z_]+)", body + (SLURM / "common.sh").read_text()))
+    told = set(re.findall(r"^#   ((?:MEDITRON|NIGHTLY)_[A-Z_]+)  ", header, re.MULTILINE))
+    assert read - told == set() and told - read <= {"MEDITRON_PREFLIGHT_LIMIT_S"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_without_slurm_it_says_how_to_submit(script: str, tmp_path: Path) -> None:
+    done = run(script, "train.lr=1e-4", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"submit it: sbatch slurm/{script}.sh" in done.stderr and "--help" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("variable", ["SLURM_SUBMIT_DIR", "MEDITRON_ROOT"])
+def test_a_folder_without_the_toolkit_is_refused(script: str, variable: str, tmp_path: Path) -> None:
+    done = run(script, SLURM_JOB_ID="1", **{"SLURM_SUBMIT_DIR": "/", variable: str(tmp_path)})
+    assert done.returncode == 2 and f"no toolkit in {tmp_path}:" in done.stderr and "MEDITRON_ROOT" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_task_of_an_array_is_refused(script: str) -> None:
+    done = run(script, SLURM_JOB_ID="1", SLURM_ARRAY_TASK_ID="0")
+    assert done.returncode == 2 and "without --array" in done.stderr
+
+
+def test_a_python_that_is_not_there_is_named() -> None:
+    done = run("import_hf", SLURM_JOB_ID="1", MEDITRON_PYTHON="/no/such/python")
+    assert done.returncode == 2 and "/no/such/python: no such Python" in done.stderr
+
+
+@pytest.mark.parametrize("script", STARTS)
+def test_the_header_asks_for_what_the_launcher_asks_for(script: str) -> None:
+    name, stage = STARTS[script]
+    recipe = compose(name, ["cluster=a100_roce"]).recipe
+    step = next(step for step in steps(recipe) if step.stage == stage)
+    launched = options(submission.text(sbatch.jobs(recipe, step, Path("/runs/one"))[-1]))
+    own = options((SLURM / f"{script}.sh").read_text())
+    for apart in ("job-name", "output", "chdir", "comment"):
+        launched.pop(apart)
+        own.pop(apart, None)
+    if script == "preflight":  # it is over in minutes, and has nothing to save
+        assert own.pop("time") == "15" and launched.pop("time") and "signal" not in launched
+    assert own == launched
+
+
+@pytest.mark.parametrize("script", STARTS)
+def test_the_command_is_the_launchers(script: str) -> None:
+    name, stage = STARTS[script]
+    *_, begin, command = (SLURM / f"{script}.sh").read_text().splitlines()
+    launched = sbatch.command(Path("/runs/one"), stage)
+    assert command.replace('"$PYTHON"', sys.executable).replace('"$run"', "/runs/one") == launched
+    recipe = f'"${{MEDITRON_RECIPE:-{name}}}"' if "MEDITRON_RECIPE" in begin else name
+    alone = f" 'stages=[{stage}]'"
+    assert begin.replace(alone, "") == f'run=$("$PYTHON" -m toolkit.launch --in-job {stage} recipe={recipe} "$@")'
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+# `build --force [options] PART DEF` as apptainer takes it; it copies, and a definition with BROKEN fails half way.
+BUILDER = """#!/bin/sh
+[ "$1 $2" = "build --force" ] || exit 9
+shift 2
+while [ $# -gt 2 ]; do echo "option <$1>"; shift; done
+head -c 4 "$2" >"$1"
+grep -q BROKEN "$2" && { echo "FATAL: no base"; exit 255; }
+cat "$2" >"$1"
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """build_images.sh in a toolkit of its own, whose apptainer is a program that copies."""
+    root = tmp_path / "a toolkit's $HOME"
+    (root / "toolkit").mkdir(parents=True)
+    (root / "toolkit" / "job.py").touch()
+    (root / "containers").mkdir()
+    shutil.copytree(SLURM, root / "slurm")
+    builder = tmp_path / "builder"
+    builder.write_text(BUILDER)
+    builder.chmod(0o755)
+
+    def build(*names: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = {"MEDITRON_APPTAINER": str(builder), "MEDITRON_PYTHON": sys.executable, **environment}
+        return run("build_images", *names, SLURM_JOB_ID="7", MEDITRON_ROOT=str(root), **given)
+
+    build.folder = root / "containers"  # type: ignore[attr-defined]
+    return build
+
+
+def test_images_are_built_whole_or_not_at_all(images: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    folder: Path = images.folder  # type: ignore[attr-defined]
+    (folder / "one.def").write_text("first")
+    (folder / "two.def").write_text("second")
+    done = images()
+    assert done.returncode == 0, done.stderr
+    assert (folder / "one.sif").read_text() == "first" and (folder / "two.sif").read_text() == "second"
+
+    (folder / "one.def").write_text("BROKEN now")
+    done = images("one", "two")
+    assert done.returncode == 255 and "no base" in done.stdout
+    assert (folder / "one.sif").read_text() == "first"
+    assert sorted(path.name for path in folder.iterdir()) == ["one.def", "one.sif", "two.def", "two.sif"]
+
+    done = images("two.def", "--", "--build-arg", "BASE=a b")
+    assert done.returncode == 0 and "option <BASE=a b>" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["three", "../containers/one", "-x", "$(touch X)", "a b", "one;two", "ü", ""])
+def test_an_unknown_image_is_refused_before_any_is_built(
+    images: Callable[..., subprocess.CompletedProcess[str]], name: str
+) -> None:
+    folder: Path = images.folder  # type: ignore[attr-defined]
+    (folder / "one.def").write_text("first")
+    done = images("one", name)
+    assert done.returncode == 2 and "no definition containers/" in done.stderr and "one.def" in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["one.def"]
+
+
+def test_nothing_to_build_and_nothing_to_build_with(images: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = images()
+    assert done.returncode == 2 and "no definition in" in done.stderr
+    done = images(MEDITRON_APPTAINER="no-such-program")
+    assert done.returncode == 2 and "no no-such-program on" in done.stderr
+
+
+# ---- on a real Slurm -------------------------------------------------------------------------------------------------
+
+
+PROBE = """#!/bin/bash
+# In the place of the payload's Python: writes what it was given.
+folder=$3/stages/$4/probe
+mkdir -p "$folder"
+{ for name in RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE NODE_RANK MASTER_ADDR MASTER_PORT SLURM_JOB_NODELIST \
+      SLURMD_NODENAME CUDA_VISIBLE_DEVICES; do
+    echo "$name=${!name}"
+done; echo "host=$(hostname)"; echo "words=$*"; } >"$folder/$BASHPID.part"
+mv "$folder/$BASHPID.part" "$folder/${RANK:-0}-$SLURMD_NODENAME-$BASHPID"
+"""
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Path:
+    path = tmp_path / "probe"
+    path.write_text(PROBE)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def submit(slurm: Slurm, tmp_path: Path) -> Callable[..., str]:
+    """`submit(words...)`: the id of a job submitted from the toolkit's folder, whose output is the file `out`."""
+
+    def submitted(*words: object, out: str = "out", **environment: str) -> str:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "MEDITRON_"))}
+        env = {**clean, "SLURM_CONF": str(slurm.conf), "MEDITRON_PYTHON": sys.executable, **environment}
+        done = subprocess.run(
+            ["sbatch", "--parsable", f"--output={tmp_path / out}", *map(str, words)],
+            capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, cwd=SLURM.parent, env=env,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return submitted
+
+
+def ended(slurm: Slurm, job: str) -> bool:
+    return slurm.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
+
+
+def only_run(root: Path) -> Path:
+    (found,) = root.glob("*/recipe.yaml")
+    return found.parent
+
+
+@pytest.fixture
+def dummies(tmp_path: Path) -> list[str]:
+    """Overrides that name every input of pretrain_70b and what follows it, as empty files."""
+    (tmp_path / "in").mkdir()
+    for name in ("shards", "checkpoint", "base"):
+        (tmp_path / "in" / name).mkdir()
+    rows = tmp_path / "in" / "rows.json"
+    rows.write_text("{}\n")
+    given = {"inputs.shards": "shards", "inputs.checkpoint": "checkpoint", "model.base": "base"}
+    scored = [f"score.paths.{name}={rows}" for name in ("medqa4", "medmcqa", "pubmedqa", "mmlu_medical")]
+    return [*(f"{key}={tmp_path / 'in' / name}" for key, name in given.items()), f"finetune.path={rows}", *scored]
+
+
+@slow
+def test_pretrain_70b_as_it_stands(
+    slurm: Slurm, submit: Callable[..., str], probe: Path, dummies: list[str], tmp_path: Path
+) -> None:
+    """16 nodes x 8 GPUs: every one of the 128 ranks is told who it is."""
+    given = [f"runs={tmp_path / 'runs'}", "container=none", f"container.python={probe}", *dummies]
+    job = submit("slurm/pretrain_70b.sh", *given)
+    slurm.wait(lambda: ended(slurm, job), seconds=240)
+    said = (tmp_path / "out").read_text()
+    made = only_run(tmp_path / "runs")
+    rows = {row["id"]: row["jobs"] for row in json.loads((made / "jobs.json").read_text())["stages"]}
+    following = [entry["id"] for row in rows.values() for entry in row if entry["id"] != job]
+    try:
+        told = slurm.job(job)
+        assert told["NumNodes"] == "16" and told["TresPerNode"].endswith("gpu:8"), told
+        told_by = [dict(line.split("=", 1) for line in path.read_text().splitlines())
+                   for path in (made / "stages/pretrain/probe").iterdir()]  # fmt: skip
+        assert len(told_by) == 128, said
+        by_rank = {int(rank["RANK"]): rank for rank in told_by}
+        assert sorted(by_rank) == list(range(128))
+        first = by_rank[0]
+        for number, rank in by_rank.items():
+            assert rank["WORLD_SIZE"] == "128" and rank["LOCAL_WORLD_SIZE"] == "8"
+            assert (int(rank["LOCAL_RANK"]), int(rank["NODE_RANK"])) == (number % 8, number // 8)
+            assert rank["SLURMD_NODENAME"] == f"node{number // 8 + 1:02d}"
+            assert rank["MASTER_ADDR"] == first["SLURMD_NODENAME"] and rank["MASTER_PORT"] == first["MASTER_PORT"]
+            assert rank["SLURM_JOB_NODELIST"] == "node[01-16]"
+            assert rank["CUDA_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
+            assert rank["words"] == f"-m toolkit.stages {made} pretrain"
+        assert list(rows) == ["pretrain", "export-pretrain", "finetune", "export-finetune", "score", "report"]
+        assert [entry["id"] for entry in rows["pretrain"]] == [job]
+        assert made.name.endswith(f"-j{job}")
+    finally:
+        slurm.run("scancel", *following, check=False)
+
+
+HOSTILE = [
+    "/data/$(touch {mark})", "/data/`touch {mark}`", "/data/a b;touch {mark}", "/data/'quoted' \"twice\"",
+    "/data/${{HOME}}",
+    "/data/ünï–漢字", "/data/--wrap=touch {mark}", "/data/%j%x", "/data/back\\slash", "/data/*?[a]", "/data/new\nline",
+]  # fmt: skip
+
+
+@slow
+def test_hostile_words_arrive_unchanged_or_are_refused(
+    slurm: Slurm, submit: Callable[..., str], probe: Path, tmp_path: Path
+) -> None:
+    mark = tmp_path / "MARK"
+    paths = [text.format(mark=mark) for text in HOSTILE]
+    jobs = {}
+    for number, path in enumerate(paths):
+        quoted = path.replace('"', '\\"')
+        words = [f'model.base="{quoted}"', f"runs={tmp_path / str(number)}", f"container.python={probe}"]
+        jobs[number] = submit("slurm/import_hf.sh", "container=none", *words, out=f"out-{number}")
+    slurm.wait(lambda: all(ended(slurm, job) for job in jobs.values()), seconds=240)
+    arrived = []
+    for number, path in enumerate(paths):
+        said = (tmp_path / f"out-{number}").read_text()
+        assert "Traceback" not in said, said
+        found = list((tmp_path / str(number)).glob("*/recipe.yaml"))
+        if found:
+            assert yaml.safe_load(found[0].read_text())["model"]["base"] == path
+            arrived.append(path)
+        else:
+            assert "error: " in said and slurm.job(jobs[number])["ExitCode"] == "2:0", said
+    assert not mark.exists() and not list(SLURM.parent.glob("MARK*"))
+    assert [path for path in paths if path not in arrived] == ["/data/${HOME}"]
+
+
+@slow
+def test_what_is_missing_or_does_not_fit_ends_the_job(
+    slurm: Slurm, submit: Callable[..., str], dummies: list[str], tmp_path: Path
+) -> None:
+    root = f"runs={tmp_path / 'runs'}"
+    jobs = {
+        "missing": submit("slurm/import_hf.sh", root, "container=none", out="missing"),
+        "unknown": submit("slurm/import_hf.sh", root, "model.bse=x", out="unknown"),
+        "size": submit("--nodes=2", "slurm/pretrain_70b.sh", root, "container=none", *dummies, out="size"),
+        "help": submit("slurm/import_hf.sh", "--help", out="help"),
+    }
+    slurm.wait(lambda: all(ended(slurm, job) for job in jobs.values()), seconds=120)
+    said = {name: (tmp_path / name).read_text() for name in jobs}
+    codes = {name: slurm.job(job)["ExitCode"] for name, job in jobs.items()}
+    assert codes["missing"] == "2:0" and "model.base" in said["missing"]
+    assert codes["unknown"] == "2:0" and "'model.base'?" in said["unknown"]
+    assert codes["size"] in ("2:0", "3:0") and "--nodes=16" in said["size"]
+    assert codes["help"] == "0:0" and "usage:" in said["help"]
+    assert not list((tmp_path / "runs").glob("*/recipe.yaml"))
+
+
+def preflight(slurm: Slurm, submit: Callable[..., str], tmp_path: Path, *more: str) -> tuple[str, str]:
+    """(exit code, output) of slurm/preflight.sh on 4 nodes x 2."""
+    size = ["--nodes=4", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=2"]
+    words = ["cluster.nodes=4", "cluster.devices_per_node=2", "cluster.cpus_per_device=1", "container=none"]
+    job = submit(*size, "slurm/preflight.sh", *words, f"runs={tmp_path / 'runs'}", *more)
+    slurm.wait(lambda: ended(slurm, job), seconds=180)
+    return slurm.job(job)["ExitCode"], (tmp_path / "out").read_text()
+
+
+@slow
+def test_preflight_on_four_nodes(slurm: Slurm, submit: Callable[..., str], tmp_path: Path) -> None:
+    code, said = preflight(slurm, submit, tmp_path, "cluster.device=cpu")
+    assert code == "0:0", said
+    made = only_run(tmp_path / "runs")
+    told = json.loads((made / "stages/preflight/preflight.json").read_text())
+    assert [node["ranks"] for node in told["nodes"]] == ["0-1", "2-3", "4-5", "6-7"]
+    assert len({node["node"] for node in told["nodes"]}) == 4 and told["faults"] == []
+    assert all(node["sees_folder"] and node["nodelist"].startswith("node[") for node in told["nodes"])
+    assert (made / "stages/preflight/done.json").is_file()
+
+
+@slow
+def test_preflight_names_nodes_without_gpus(slurm: Slurm, submit: Callable[..., str], tmp_path: Path) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has GPUs")
+    code, said = preflight(slurm, submit, tmp_path)
+    made = only_run(tmp_path / "runs")
+    told = json.loads((made / "stages/preflight/preflight.json").read_text())
+    assert [fault["what"].partition(": ")[2] for fault in told["faults"]] == ["0 GPUs in /dev, 2 were asked for"] * 4
+    assert len({fault["node"] for fault in told["faults"]}) == 4
+    error: Mapping[str, object] = json.loads((made / "stages/preflight/error.json").read_text())
+    assert error["error"] == "PreflightFailed" and code == "4:0", said
+
+
+@slow
+def test_the_night_comes_again_once(slurm: Slurm, submit: Callable[..., str], tmp_path: Path) -> None:
+    """Tonight's work fails, for there is no run; tomorrow is submitted, by one of two nights only."""
+    words = ["slurm/nightly.sh", "model.base=/no model/$(touch X)", "score.limit=3"]
+    empty = {"NIGHTLY_RUNS": str(tmp_path / "none")}
+    name = "--job-name=night"
+    first = submit(name, "--partition=urgent", *words, out="first", **empty)
+    slurm.wait(lambda: ended(slurm, first), seconds=60)
+    said = (tmp_path / "first").read_text()
+    assert slurm.job(first)["ExitCode"] == "2:0" and "no pretraining below" in said, said
+    waiting = slurm.out("squeue", "-h", "-n", "night", "-t", "PENDING", "-o", "%i").split()
+    try:
+        assert len(waiting) == 1
+        tomorrow = slurm.job(waiting[0])
+        assert tomorrow["Reason"] == "BeginTime" and tomorrow["Partition"] == "urgent"
+        assert tomorrow["TimeLimit"] == slurm.job(first)["TimeLimit"]
+        second = submit(name, *words, out="second", **empty)
+        slurm.wait(lambda: ended(slurm, second), seconds=60)
+        last = submit(name, *words, out="last", NIGHTLY_AGAIN="no", **empty)
+        slurm.wait(lambda: ended(slurm, last), seconds=60)
+        assert slurm.out("squeue", "-h", "-n", "night", "-t", "PENDING", "-o", "%i").split() == waiting
+    finally:
+        slurm.run("scancel", *waiting, check=False)
