@@ -85,14 +85,18 @@ def all_of(context: Context, made: Mapping[int, Path]) -> list[Path]:
 
 def clear(context: Context) -> None:
     """Remove what the parts made, and leave their logs: for after the stage has been recorded as done."""
-    parts = context.folder / "parts"
-    for folder in (*parts.glob("[0-9]*"), parts):
+    folder = context.folder / "parts"
+    for part in sorted(folder.glob("[0-9]*")):
         with contextlib.suppress(OSError):  # the stage is done, whatever cannot be removed
-            (folder / "done.json").unlink(missing_ok=True)  # first: without it the rest counts for nothing
-            shutil.rmtree(folder / OUT, ignore_errors=True)
-            for name in ("inputs.json", "lock"):
-                (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
+            (part / "done.json").unlink(missing_ok=True)  # first: without it the rest counts for nothing
+            for item in part.iterdir():
+                if item.is_dir():
+                    shutil.rmtree(item, ignore_errors=True)
+                elif item.name != "log":
+                    item.unlink()
+            part.rmdir()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager
