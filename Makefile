@@ -1,5 +1,7 @@
 # Every target does its own set-up; nothing needs an activated environment.
 PYTHON_ENV := .venv/bin/python
+# Two at a time, a file in one go: much of the time is waiting, for Slurm and for processes that start.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 BENCHMARKS := $(wildcard tests/benchmarks/bench_*.py)
 
 .DEFAULT_GOAL := help
@@ -16,10 +18,10 @@ demo: setup ## the whole pipeline on this machine's CPU; prints the path of the 
 
 test: setup ## every test; the last lines say what was skipped and why
 	@env/setup --system || true
-	@$(PYTHON_ENV) -m pytest -q
+	@$(PYTHON_ENV) -m pytest -q $(SIDE_BY_SIDE)
 
 quick: setup ## the tests that need no training and no daemons
-	@$(PYTHON_ENV) -m pytest -q -m "not slow"
+	@$(PYTHON_ENV) -m pytest -q -m "not slow" $(SIDE_BY_SIDE)
 
 bench: setup ## measure against peers, side by side
 	@$(if $(BENCHMARKS),set -e; for file in $(BENCHMARKS); do $(PYTHON_ENV) $$file; done,echo "no benchmarks in tests/benchmarks")

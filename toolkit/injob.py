@@ -5,6 +5,7 @@ Decides which run the job works on and whether it fits the stage; the stage itse
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -156,6 +157,7 @@ def _enter(run: Run, step: Step, job: str, only: bool) -> Run:
         entry = {"id": job, "part_of": None, "array": None, "submitted": time.time()}
         row["jobs"] = [*(row.get("jobs") or []), entry]
         files.write_json(run.path / "jobs.json", {"stages": rows})
+        _show_output(run, step, job)
         try:
             ids = [s.id for s in steps(run.recipe)]
             following = [] if only else [s for s in chain.left(run) if ids.index(s.id) > ids.index(step.id)]
@@ -165,6 +167,15 @@ def _enter(run: Run, step: Step, job: str, only: bool) -> Run:
             _forget(run, job)
             raise
     return run
+
+
+def _show_output(run: Run, step: Step, job: str) -> None:
+    """A name in the run's folder for what this job prints: its script has put it where it liked."""
+    with contextlib.suppress(OSError):
+        output = Path(os.readlink("/proc/self/fd/2"))
+        if output.is_file():
+            (run.path / "jobs").mkdir(exist_ok=True)
+            (run.path / "jobs" / f"{step.id}-{job}.out").symlink_to(output)
 
 
 def _forget(run: Run, job: str) -> None:

@@ -29,6 +29,7 @@ from toolkit.stages.entry import enter
 CANCELLED = "cancelled.json"
 _BUSY_S = 90.0  # an attempt that Slurm has ended may hold the lock until its node has cleaned up
 _ASK_SLURM_AGAIN_S = 10.0
+_ANSWER_S = 20.0
 _TO_BE_ENDED_S = 120.0
 
 
@@ -187,7 +188,7 @@ def _queue_again(job: str) -> bool:
     told = ""
     while True:
         try:
-            known = slurm.jobs([job]).get(job)
+            known = slurm.jobs([job], limit_s=_ANSWER_S).get(job)
             if known is None or known.state != "RUNNING":
                 _say(f"Slurm has ended this attempt itself ({known.state if known else 'unknown'})")
                 return False

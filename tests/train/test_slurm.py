@@ -28,7 +28,7 @@ from toolkit.runs import Run
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, EVERY = 100, 10
+STEPS, EVERY = 70, 10
 TRAIN = {"steps": STEPS, "warmup_steps": 3, "save_every": EVERY, "valid_every": 25, "keep": 3}
 
 
@@ -119,7 +119,7 @@ def survivor(slurm: Slurm, prepared: Run, tmp_path_factory: pytest.TempPathFacto
     """
     job = launch(
         slurm, prepared, tmp_path_factory.mktemp("runs"),
-        "cluster.alive.signal_before_s=60", "cluster.alive.hang_s=20", "cluster.alive.strikes=1",
+        "cluster.alive.signal_before_s=60", "cluster.alive.hang_s=30", "cluster.alive.strikes=1",
     )  # fmt: skip
     try:
         through_everything(job)

@@ -86,6 +86,7 @@ def check_login_verbs(slurm: Slurm, python: Path, run: Path, tmp_path: Path) -> 
     assert slurm.run(python, "-c", "import torch", check=False).returncode != 0
     assert "steps 8 " in ask("toolkit.runs", "show", str(run))
     assert "done" in ask("toolkit.runs", "list", "--root", str(run.parent))
+    assert "attempt 1 of pretrain: COMPLETED" in ask("toolkit.runs", "logs", str(run), "pretrain", "--job")
     assert "stage export-pretrain" in ask("toolkit.runs", "logs", str(run), "export-pretrain", "--job")
     assert "nothing" in ask("toolkit.launch", f"run={run}").lower()
     assert "#SBATCH --nodes=16" in ask("toolkit.launch", "recipe=pretrain_70b", "--dry-run")
