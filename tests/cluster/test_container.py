@@ -39,7 +39,7 @@ def test_without_a_container_it_is_a_python_of_the_host(tmp_path: Path) -> None:
 
 def test_in_an_image(tmp_path: Path, in_image: list[str], image: Path, repo_root: Path) -> None:
     (tmp_path / "run").mkdir()
-    command, environment = payload(recipe(*in_image, "container.options=[--no-privs]"), tmp_path / "run", WORDS)
+    command, environment = payload(recipe(*in_image, "cluster.apptainer.options=[--no-privs]"), tmp_path / "run", WORDS)
     assert command[:2] == ["apptainer", "exec"] and "--nv" not in command and "--env-file" not in command
     assert command[-7:] == ["--no-privs", str(image), "python3", "-m", *WORDS]
     assert command[command.index("--pwd") + 1] == str(tmp_path / "run")
@@ -70,7 +70,7 @@ def test_what_the_recipe_names_is_bound_once(
         f"model.base='{base}'",
         f"inputs.corpus='{run}/stages'",
         "inputs.shards=/not/there",
-        "container.binds=[/x:/y]",
+        "cluster.apptainer.binds=[/x:/y]",
     ]
     bound = binds(recipe(*in_image, *words), run)
     assert bound[:3] == [str(run), str(base), str(blobs)] and bound[-1] == "/x:/y" and len(bound) == 6
@@ -105,7 +105,7 @@ def test_the_command_runs_what_was_meant(tmp_path: Path, image: Path) -> None:
     shown = tmp_path / "appt ainer"
     shown.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
     shown.chmod(0o755)
-    words = ["container=apptainer", f"container.command='{shown}'", f"container.image='{image}'"]
-    command, environment = payload(recipe(*words, "container.options=['--env','A=$(id);b c']"), tmp_path, WORDS)
+    words = ["container=apptainer", f"cluster.apptainer.command='{shown}'", f"container.image='{image}'"]
+    command, environment = payload(recipe(*words, "cluster.apptainer.options=['--env','A=$(id);b c']"), tmp_path, WORDS)
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
     assert done.stdout.split("\0")[:-1] == command[1:] and "A=$(id);b c" in command

@@ -47,7 +47,7 @@ def payload(recipe: Recipe, run: Path, words: Sequence[str]) -> tuple[list[str],
     if box.runtime == "none":
         return [box.python or sys.executable, "-m", *words], {}
     check(recipe)
-    command = [box.command, "exec"]
+    command = [recipe.cluster.apptainer.command, "exec"]
     if recipe.cluster.device == "gpu":
         command.append("--nv")
     if (run / _FABRIC).is_file():
@@ -55,7 +55,15 @@ def payload(recipe: Recipe, run: Path, words: Sequence[str]) -> tuple[list[str],
     for bind in binds(recipe, run):
         command += ["--bind", bind]
     # Its own working folder may be one that the image does not see.
-    command += ["--pwd", str(run), *box.options, str(box.image), box.python or "python3", "-m", *words]
+    command += [
+        "--pwd",
+        str(run),
+        *recipe.cluster.apptainer.options,
+        str(box.image),
+        box.python or "python3",
+        "-m",
+        *words,
+    ]
     # Inside only: the host's own processes keep their paths.
     return command, _inside({"PYTHONPATH": _INSIDE, "TOOLKIT_RECIPES": f"{_INSIDE}/recipes"})
 
@@ -86,7 +94,7 @@ def binds(recipe: Recipe, run: Path) -> list[str]:
     made = [_bindable(path) for path in shown]
     for source, name in ((_PACKAGE, "toolkit"), (recipes_dir().resolve(), "recipes")):
         made.append(f"{_bindable(source)}:{_INSIDE}/{name}:ro")
-    return [*made, *(bind for bind in recipe.container.binds if bind not in made)]
+    return [*made, *(bind for bind in recipe.cluster.apptainer.binds if bind not in made)]
 
 
 def _linked(folder: Path) -> list[Path]:

@@ -163,6 +163,15 @@ class Alive:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Apptainer:
+    """How a site starts images."""
+
+    command: str = "apptainer"  # or singularity, or a path
+    binds: tuple[str, ...] = ()  # as --bind takes them; the run's folder and what the recipe names are bound anyway
+    options: tuple[str, ...] = ()  # further options of `apptainer exec`, such as --no-privs
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """A site: where jobs run and on what."""
 
@@ -185,6 +194,7 @@ class Cluster:
     time_limit_min: int | None = None
     small: Small = field(default_factory=Small)
     alive: Alive = field(default_factory=Alive)
+    apptainer: Apptainer = field(default_factory=Apptainer)
     modules: tuple[str, ...] = ()  # module load NAME, in order
     scratch: str | None = None  # node-local folder, TMPDIR of the jobs; may name $SLURM_JOB_ID or $USER
     sbatch: Mapping[str, Any] = field(default_factory=dict)  # further options of sbatch: {constraint: a100}
@@ -195,10 +205,7 @@ class Container:
     """What the payload runs in: an Apptainer image, or (`runtime: none`) an environment of the host."""
 
     runtime: Literal["none", "apptainer"] = "none"
-    command: str = "apptainer"  # or singularity, or a path
     image: str | None = None  # a SIF file or a sandbox folder
-    binds: tuple[str, ...] = ()  # as --bind takes them; the run's folder and the inputs are bound anyway
-    options: tuple[str, ...] = ()  # further options of `apptainer exec`, such as --no-privs
     python: str | None = None  # in the image: python3; without one: the Python that runs the launcher
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.errors import RecipeError
-from toolkit.recipe.schema import Cluster, Container, Recipe
+from toolkit.recipe.schema import Apptainer, Cluster, Container, Recipe
 
 SIGNAL = "USR2"  # not USR1, which NCCL takes for itself
 _LONGEST_WARNING_S = 65_535  # sbatch(1), --signal: an integer between 0 and 65535
@@ -48,7 +48,7 @@ def check(recipe: Recipe, where: str = "") -> None:
     for key, part in (("cluster.sbatch", recipe.cluster), ("cluster.small.sbatch", recipe.cluster.small)):
         for name, value in (part.sbatch or {}).items():
             _option(key, name, value, where)
-    _container(recipe.container, where)
+    _container(recipe.container, recipe.cluster.apptainer, where)
 
 
 def _refuse(what: str, where: str, do: str) -> None:
@@ -126,15 +126,19 @@ def _printed(text: str) -> bool:
     return bool(text) and text.isprintable() and "\\" not in text
 
 
-def _container(box: Container, where: str) -> None:
-    named = {"container.command": box.command, "container.image": box.image, "container.python": box.python}
-    named |= {f"container.binds[{i}]": bind for i, bind in enumerate(box.binds)}
-    named |= {f"container.options[{i}]": option for i, option in enumerate(box.options)}
+def _container(box: Container, site: Apptainer, where: str) -> None:
+    named = {"cluster.apptainer.command": site.command, "container.image": box.image, "container.python": box.python}
+    named |= {f"cluster.apptainer.binds[{i}]": bind for i, bind in enumerate(site.binds)}
+    named |= {f"cluster.apptainer.options[{i}]": option for i, option in enumerate(site.options)}
     for key, word in named.items():
         if word is not None and (not word or not word.isprintable()):
             _refuse(f"{key}={word!r} cannot be a word of a command", where, "give text that prints")
-    for key, word in (("container.command", box.command), ("container.image", box.image)):
+    for key, word in (("cluster.apptainer.command", site.command), ("container.image", box.image)):
         if word is not None and word.startswith("-"):
             _refuse(f"{key}={word!r} would be read as an option", where, "give a path")
-    if box.options and not box.options[0].startswith("-"):
-        _refuse(f"container.options[0]={box.options[0]!r} is no option", where, "begin with one, such as --no-privs")
+    if site.options and not site.options[0].startswith("-"):
+        _refuse(
+            f"cluster.apptainer.options[0]={site.options[0]!r} is no option",
+            where,
+            "begin with one, such as --no-privs",
+        )
