@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import toolkit
 from toolkit import checkpoint, files
@@ -16,7 +17,7 @@ from toolkit.cluster import attempts, container, slurm, srun
 from toolkit.cluster.attempts import Attempt
 from toolkit.cluster.ranks import run_ranks
 from toolkit.cluster.srun import Asked, Ended
-from toolkit.errors import CheckpointError, RunBusy, StageFailed
+from toolkit.errors import CheckpointError, RunBusy, StageFailed, ToolkitError
 from toolkit.plan import Step
 from toolkit.recipe.rules import TRAINING_STAGES
 from toolkit.runs import Run, is_done
@@ -97,13 +98,20 @@ def _attempt(run: Run, step: Step, ranks: Callable[[], Ended], asked: Asked) -> 
     elif asked:
         ended = Ended(state="STOPPED", code=srun.STOPPED_CODE, why="asked to stop before it began")
     else:
-        ended = ranks()
+        try:
+            ended = ranks()
+        except ToolkitError as err:  # before a rank was there, such as an image that is gone
+            refused = dataclasses.replace(now, state="FAILED", why=err.what, ended=time.time(), step_to=at)
+            attempts.write(folder, [*past, refused])
+            raise
     if ended.state == "COMPLETED" and not (folder / "done.json").is_file():  # srun says 0 when a node is taken away
         ended = Ended(state="CRASHED", code=1, why="the ranks ended without done.json")
     code = 0 if ended.state == "COMPLETED" else (ended.code or 1)
     closed = _closed(run, step, now, ended, asked)
     if closed.state in ("CRASHED", "HUNG"):
         attempts.blame(folder, ended.blame, alive.strikes)
+    if closed.state == "FAILED" and isinstance(own := (_error(folder) or {}).get("exit_code"), int):
+        code = own  # that of a rank which was taken down for it may be higher
     attempts.write(folder, [*past, closed])
     _say(
         f"attempt {len(past) + 1} of {step.id}: {closed.state}{f', {closed.why}' if closed.why else ''}, {_at(closed)}"
@@ -111,9 +119,14 @@ def _attempt(run: Run, step: Step, ranks: Callable[[], Ended], asked: Asked) -> 
     return code, closed
 
 
+def _error(folder: Path) -> dict[str, Any] | None:
+    """What a rank has left for the user to mend."""
+    return next((e for p in sorted(folder.glob("error*.json")) if (e := json_or_nothing(p)).get("what")), None)
+
+
 def _closed(run: Run, step: Step, now: Attempt, ended: Ended, asked: Asked) -> Attempt:
     folder, state, why = run.stage(step.id), ended.state, ended.why
-    told = next((e for p in sorted(folder.glob("error*.json")) if (e := json_or_nothing(p)).get("what")), None)
+    told = _error(folder)
     if state == "CRASHED" and told is not None:
         state, why = "FAILED", str(told["what"])
     elif state in ("STOPPED", "CRASHED") and asked and not ended.blame:
@@ -164,7 +177,7 @@ def _after(run: Run, step: Step, last: Attempt, code: int) -> int:
     folder, alive, job = run.stage(step.id), run.recipe.cluster.alive, os.environ["SLURM_JOB_ID"]
     if last.state in ("FAILED", "CANCELLED"):
         return code
-    idle = attempts.idle_in_a_row(attempts.read(folder))
+    idle = attempts.idle_in_a_row([a for a in attempts.read(folder) if a.job_id == job])  # a retry is a new job
     if idle >= alive.idle_attempts:
         error = StageFailed(
             f"{idle} attempts in a row made no progress",

@@ -130,8 +130,19 @@ def test_attempts_without_progress_are_limited(cluster: Slurm, start: Start) -> 
     assert ended(cluster, after) == "CANCELLED", "what waits for it must not wait for ever"
 
 
+def test_a_training_that_cannot_even_begin_says_why(cluster: Slurm, start: Start, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    run, job = start(WAIT, "container=apptainer", f"container.image={image}", "cluster.sbatch={begin: now+3}")
+    image.rmdir()
+    assert ended(cluster, job) == "FAILED"
+    (only,) = attempts.read(run.stage("pretrain"))
+    assert (only.state, only.why) == ("FAILED", "the image is not there")
+    assert f"container.image={image}" in said(run, job) and "Traceback" not in said(run, job)
+
+
 def test_what_the_user_must_mend_is_not_tried_again(cluster: Slurm, start: Start) -> None:
-    error = '(folder / f"error-{rank}.json").write_text(\'{"what": "no such shards"}\'); sys.exit(2)'
+    error = '(folder / f"error-{rank}.json").write_text(\'{"what": "no such shards", "exit_code": 2}\'); sys.exit(2)'
     run, job = start(error)
     assert ended(cluster, job) == "FAILED"
     (only,) = attempts.read(run.stage("pretrain"))
