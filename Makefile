@@ -1,7 +1,7 @@
 # Every target does its own set-up; nothing needs an activated environment.
 PYTHON_ENV := .venv/bin/python
 # Two at a time, a file in one go: much of the time is waiting, for Slurm and for processes that start.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 BENCHMARKS := $(wildcard tests/benchmarks/bench_*.py)
 
 .DEFAULT_GOAL := help

@@ -14,6 +14,20 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take minutes, longest first. Two files run at a time, and the last must not be one of these.
+LONGEST = (
+    *("tests/test_demo.py", "tests/train/test_slurm.py", "tests/train/test_stop.py", "tests/train/test_faults.py"),
+    *("tests/train/test_slurm_chain.py", "tests/train/test_parity.py", "tests/train/test_engine.py"),
+    *("tests/slurm/test_runs.py", "tests/slurm/test_keepalive.py", "tests/slurm/test_scripts.py"),
+    *("tests/slurm/test_submit.py", "tests/slurm/test_slurm_dev.py", "tests/stages/test_parts.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     return Path(__file__).resolve().parent.parent

@@ -25,6 +25,15 @@ from toolkit.runs.show import page
 
 Make = Callable[..., Run]
 NOW = time.time()
+
+
+@pytest.fixture(autouse=True)
+def now() -> None:
+    """The tests speak of times before and after the files that they write, however long ago this module was read."""
+    global NOW
+    NOW = time.time()
+
+
 STAGES = ["corpus", "shards", "pretrain"]
 AWAY = Answer(note="Slurm cannot be asked: gone; from the files alone")
 
