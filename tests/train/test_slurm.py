@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from toolkit.runs import Run
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, EVERY = 60, 10
+STEPS, EVERY = 50, 10
 TRAIN = {"steps": STEPS, "warmup_steps": 3, "save_every": EVERY, "valid_every": 25, "keep": 3}
 
 
@@ -119,7 +119,7 @@ def survivor(slurm: Slurm, prepared: Run, tmp_path_factory: pytest.TempPathFacto
     """
     job = launch(
         slurm, prepared, tmp_path_factory.mktemp("runs"),
-        "cluster.alive.signal_before_s=60", "cluster.alive.hang_s=30", "cluster.alive.strikes=1",
+        "cluster.alive.signal_before_s=60", "cluster.alive.hang_s=50", "cluster.alive.strikes=1",
     )  # fmt: skip
     try:
         through_everything(job)
@@ -132,7 +132,12 @@ def survivor(slurm: Slurm, prepared: Run, tmp_path_factory: pytest.TempPathFacto
 def through_everything(job: Job) -> None:
     seen, run, wait = job.seen, job.slurm.run, job.slurm.wait
     job.reaches(3)
-    run("scontrol", "update", f"jobid={job.id}", "EndTime=now+61")  # the notice comes 60 s before that
+    # The notice comes 60 s before the end, and up to 30 s late: the training waits for it, lest it be over before.
+    run("scontrol", "update", f"jobid={job.id}", "EndTime=now+61")
+    ranks = job.ranks().values()
+    each(ranks, signal.SIGSTOP)
+    wait(lambda: "SIGUSR2: asking the ranks" in job.said())
+    each(ranks, signal.SIGCONT)
     job.tries(2)
     wait(lambda: job.slurm.job(job.id)["JobState"] == "RUNNING")
     run("scontrol", "update", f"jobid={job.id}", "TimeLimit=60")
@@ -157,6 +162,11 @@ def through_everything(job: Job) -> None:
     os.kill(job.ranks()[3], signal.SIGKILL)
     job.tries(6)
     wait(job.over, 300)
+
+
+def each(pids: Iterable[int], signum: int) -> None:
+    for pid in pids:
+        os.kill(pid, signum)
 
 
 def at(job: Job) -> int:

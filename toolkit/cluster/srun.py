@@ -101,6 +101,8 @@ def run_tasks(
         if (seen := _mtime(heartbeat)) != beat:
             beat, since, begun = seen, now, True
         if asked.since is not None:
+            if not sent:
+                _say(f"{' and '.join(asked.signals)}: asking the ranks to save and stop")
             if now - sent >= _ASK_AGAIN_S:
                 sent = now
                 step.send_signal(signal.SIGUSR2)  # srun hands it to every task
