@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from toolkit.runs.overview import Order, Overview, Stage, overview
 from toolkit.runs.peek import json_object
 from toolkit.runs.states import settled
 from toolkit.runs.text import harmless
+
+_SURE_S = 6.0  # longer than an answer of Slurm is used again
 
 
 def pick(run: Path, seen: Overview, known: Sequence[Stage], wanted: str | None) -> Stage:
@@ -94,9 +97,20 @@ def until_over(
     """
     if not stage.jobs:
         return lambda: _over_here(run, order, stage.id)
-    asking, silent = seldom(), [True]
+    asking, silent, gone = seldom(), [True], list[float]()
 
     def over() -> bool:
+        """Not at the first look: between two attempts a job can be out of sight for a moment."""
+        if not seems_over():
+            gone.clear()
+            return False
+        gone.append(time.monotonic())
+        return stage_is_settled() or gone[-1] - gone[0] > _SURE_S
+
+    def stage_is_settled() -> bool:
+        return (run / "stages" / stage.id / "done.json").exists()
+
+    def seems_over() -> bool:
         folder = run / "stages" / stage.id
         try:
             row = read(run, known)[stage.id]
