@@ -272,8 +272,14 @@ def test_pretrain_70b_as_it_stands(
     slurm: Slurm, submit: Callable[..., str], probe: Path, dummies: list[str], tmp_path: Path
 ) -> None:
     """16 nodes x 8 GPUs: every one of the 128 ranks is told who it is."""
-    given = [f"runs={tmp_path / 'runs'}", "container=none", f"container.python={probe}", *dummies]
-    job = submit("slurm/pretrain_70b.sh", *given)
+    # The probe trains nothing: once is enough.
+    given = [
+        f"runs={tmp_path / 'runs'}",
+        "container=none",
+        f"container.python={probe}",
+        "cluster.alive.idle_attempts=1",
+    ]
+    job = submit("slurm/pretrain_70b.sh", *given, *dummies)
     slurm.wait(lambda: ended(slurm, job), seconds=240)
     said = (tmp_path / "out").read_text()
     made = only_run(tmp_path / "runs")
