@@ -102,7 +102,7 @@ def _made_by_this_job(recipe: Recipe, job: str) -> Run | None:
 def _check_size(recipe: Recipe, step: Step, root: Path) -> None:
     """Raise `PlanRefused` unless this job has the nodes, tasks and GPUs that the training's layout takes."""
     wanted = jobs(recipe, step, root)[-1]
-    if step.processes == 1:
+    if not step.per_device:
         return
     nodes, tasks, gpus = _granted(os.environ)
     asked = int(wanted.gpus.rpartition(":")[2]) if wanted.gpus else None

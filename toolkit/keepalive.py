@@ -16,18 +16,18 @@ from toolkit import checkpoint, files
 from toolkit.cluster import attempts, container, slurm, srun
 from toolkit.cluster.attempts import Attempt
 from toolkit.cluster.ranks import run_ranks
-from toolkit.cluster.srun import Asked, Ended
-from toolkit.errors import CheckpointError, RunBusy, StageFailed, ToolkitError
+from toolkit.cluster.srun import Asked, Ended, say
+from toolkit.errors import CheckpointError, RunBusy, StageFailed, Stopped, ToolkitError
 from toolkit.plan import Step
 from toolkit.recipe.rules import TRAINING_STAGES
 from toolkit.runs import Run, is_done
 from toolkit.runs.follow import log_sizes
+from toolkit.runs.jobs import CANCELLED
 from toolkit.runs.peek import json_or_nothing, last_rows
 from toolkit.stages import parts
 from toolkit.stages.context import Context, inputs
 from toolkit.stages.entry import enter
 
-CANCELLED = "cancelled.json"
 _BUSY_S = 90.0  # an attempt that Slurm has ended may hold the lock until its node has cleaned up
 _ASK_SLURM_AGAIN_S = 10.0
 _ANSWER_S = 20.0
@@ -40,9 +40,9 @@ def whole(run: Run, step: Step) -> int:
     with srun.listening() as asked:
         finished, _ = is_done(run, step.id, inputs(run, step))
         if finished:
-            _say(f"stage {step.id} is done already")
+            say(f"stage {step.id} is done already")
             return 0
-        ranks = _many if step.stage in TRAINING_STAGES or step.processes > 1 else _one
+        ranks = _many if step.per_device else _one
         ended: list[Attempt] = []
 
         def start(run: Run, step: Step, words: Sequence[str]) -> int:
@@ -74,7 +74,7 @@ def _alone(run: Run, step: Step, start: Callable[[Run, Step, Sequence[str]], int
         except RunBusy as err:
             if time.monotonic() >= deadline or asked:
                 raise
-            _say(f"{err} Trying again")
+            say(f"{err} Trying again")
             time.sleep(2.0)
 
 
@@ -91,12 +91,12 @@ def _attempt(run: Run, step: Step, ranks: Callable[[], Ended], asked: Asked) -> 
     now = Attempt(job_id=job, restart=restart, started=time.time(), hosts=hosts, step_from=at, logs=log_sizes(folder))
     attempts.write(folder, [*past, now])
     where = hosts[0] if len(hosts) == 1 else f"{len(hosts)} nodes, {hosts[0]} first"
-    _say(f"stage {step.id}, attempt {len(past) + 1}, job {job} on {where}, {_from(at)}")
+    say(f"stage {step.id}, attempt {len(past) + 1}, job {job} on {where}, {_from(at)}")
     avoid = sorted(set(nodes.excluded) & set(hosts) - set(nodes.told))
     if avoid:
-        ended = Ended(state="STOPPED", code=srun.STOPPED_CODE, why=f"{', '.join(avoid)} had failed before")
+        ended = Ended(state="STOPPED", code=Stopped.exit_code, why=f"{', '.join(avoid)} had failed before")
     elif asked:
-        ended = Ended(state="STOPPED", code=srun.STOPPED_CODE, why="asked to stop before it began")
+        ended = Ended(state="STOPPED", code=Stopped.exit_code, why="asked to stop before it began")
     else:
         try:
             ended = ranks()
@@ -113,9 +113,7 @@ def _attempt(run: Run, step: Step, ranks: Callable[[], Ended], asked: Asked) -> 
     if closed.state == "FAILED" and isinstance(own := (_error(folder) or {}).get("exit_code"), int):
         code = own  # that of a rank which was taken down for it may be higher
     attempts.write(folder, [*past, closed])
-    _say(
-        f"attempt {len(past) + 1} of {step.id}: {closed.state}{f', {closed.why}' if closed.why else ''}, {_at(closed)}"
-    )
+    say(f"attempt {len(past) + 1} of {step.id}: {closed.state}{f', {closed.why}' if closed.why else ''}, {_at(closed)}")
     return code, closed
 
 
@@ -203,15 +201,15 @@ def _queue_again(job: str) -> bool:
         try:
             known = slurm.jobs([job], limit_s=_ANSWER_S).get(job)
             if known is None or known.state != "RUNNING":
-                _say(f"Slurm has ended this attempt itself ({known.state if known else 'unknown'})")
+                say(f"Slurm has ended this attempt itself ({known.state if known else 'unknown'})")
                 return False
             slurm.requeue(job)
-            _say(f"job {job} is queued again")
+            say(f"job {job} is queued again")
             return True
         except slurm.SlurmAway as err:
             if str(err) != told:
                 told = str(err)
-                _say(f"{told} What is done is saved; asking again every {_ASK_SLURM_AGAIN_S:g} s")
+                say(f"{told} What is done is saved; asking again every {_ASK_SLURM_AGAIN_S:g} s")
             time.sleep(_ASK_SLURM_AGAIN_S)
 
 
@@ -228,9 +226,9 @@ def _keep_away(job: str, run: Path, folder: Path) -> None:
             time.sleep(0.3)
             continue
         attempts.note_told(folder, nodes)
-        _say(f"job {job} keeps away from {', '.join(nodes)}")
+        say(f"job {job} keeps away from {', '.join(nodes)}")
         return
-    _say(f"nodes {', '.join(nodes)} could not be excluded. {why}")
+    say(f"nodes {', '.join(nodes)} could not be excluded. {why}")
 
 
 def _failed_nodes(lost: Attempt) -> list[tuple[str, str]]:
@@ -241,7 +239,7 @@ def _failed_nodes(lost: Attempt) -> list[tuple[str, str]]:
             for node, word in slurm.bad_nodes(lost.hosts).items()
         ]
     except slurm.SlurmError as err:
-        _say(f"which node failed cannot be told. {err}")
+        say(f"which node failed cannot be told. {err}")
         return []
 
 
@@ -278,7 +276,3 @@ def _at(attempt: Attempt) -> str:
 
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)

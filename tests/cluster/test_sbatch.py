@@ -32,6 +32,12 @@ def options(script: str) -> dict[str, str]:
     return dict((word.removeprefix("--").split("=", 1) + [""])[:2] for word in words)
 
 
+def test_a_training_on_one_device_is_a_training_still() -> None:
+    recipe = compose("demo", ["cluster=slurm_dev", "cluster.nodes=1", "parallel=tp1_pp1", "stages=[pretrain]"]).recipe
+    (job,) = jobs(recipe, steps(recipe)[0], RUN)
+    assert job.signal and (job.nodes, job.tasks) == (1, 1)
+
+
 def test_a_training_takes_the_whole_layout() -> None:
     job = made(recipe(name="pretrain_70b"))["pretrain"]
     told = options(text(job, ["11", "12"]))

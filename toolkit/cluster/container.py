@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import toolkit
+from toolkit.cluster.rank import for_image
 from toolkit.errors import PlanRefused
 from toolkit.recipe import Recipe
 from toolkit.recipe.compose import recipes_dir
@@ -21,7 +22,6 @@ _PACKAGE = Path(toolkit.__file__).resolve().parent
 # The image runs the same code as the host. It is bound to a place of its own: beside the package on the host there may
 # be a whole environment, which must not hide that of the image.
 _INSIDE = "/opt/toolkit-source"
-_PREFIX = "APPTAINERENV_"  # beats what the image's own %environment says; Singularity's forks read it too
 _FABRIC = "nccl.env"
 
 
@@ -65,16 +65,12 @@ def payload(recipe: Recipe, run: Path, words: Sequence[str]) -> tuple[list[str],
         *words,
     ]
     # Inside only: the host's own processes keep their paths.
-    return command, _inside({"PYTHONPATH": _INSIDE, "TOOLKIT_RECIPES": f"{_INSIDE}/recipes"})
+    return command, for_image({"PYTHONPATH": _INSIDE, "TOOLKIT_RECIPES": f"{_INSIDE}/recipes"})
 
 
 def rank_env(recipe: Recipe, values: Mapping[str, str]) -> dict[str, str]:
     """`values` for the environment of a rank: as they are, and, for an image, also in the form that reaches into it."""
-    return {**values, **_inside(values)} if recipe.container.runtime == "apptainer" else dict(values)
-
-
-def _inside(values: Mapping[str, str]) -> dict[str, str]:
-    return {f"{_PREFIX}{name}": value for name, value in values.items()}
+    return {**values, **for_image(values)} if recipe.container.runtime == "apptainer" else dict(values)
 
 
 def binds(recipe: Recipe, run: Path) -> list[str]:

@@ -43,6 +43,11 @@ def environment(
     return values
 
 
+def for_image(values: Mapping[str, str]) -> dict[str, str]:
+    """In the form that reaches into an image: it beats what the image's own %environment says."""
+    return {f"APPTAINERENV_{name}": value for name, value in values.items()}  # Singularity's forks read it too
+
+
 def _misleads(name: str) -> bool:
     """Lightning, where it sees tasks of Slurm, takes ranks and signals into its own hands; the job's facts may stay."""
     return name.startswith(("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_")) and name not in _FACTS
@@ -63,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     )
     env = {name: value for name, value in os.environ.items() if name != PROGRESS and not _misleads(name)} | values
     if args.apptainer:  # an image's own %environment would win over plain variables
-        env |= {f"APPTAINERENV_{name}": value for name, value in values.items()}
+        env |= for_image(values)
     if scratch := os.environ.get("TMPDIR"):  # node-local; the job's script has made it on the first node alone
         with contextlib.suppress(OSError):
             os.makedirs(scratch, exist_ok=True)

@@ -71,7 +71,7 @@ def jobs(recipe: Recipe, step: Step, run: Path) -> tuple[Job, ...]:
     _check_path("the run's folder", run)
     if ":" in str(_ROOT):
         raise PlanRefused("the toolkit's own folder has ':' in its name", where=_ROOT, why="PYTHONPATH cannot name it")
-    if step.processes > 1:
+    if step.per_device:
         return (_many(recipe, step, run),)
     whole = _small(recipe, step, run)
     if step.parts < 2:

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import FrameType
 
 from toolkit.cluster import slurm
+from toolkit.errors import Stopped
 from toolkit.recipe.schema import Alive
 
-STOPPED_CODE = 75  # of a payload that was asked to stop and has saved what it did
 _POLL_S = 0.2
 _ASK_AGAIN_S = 3.0
 _STACKS_S = 3.0
@@ -102,7 +102,7 @@ def run_tasks(
             beat, since, begun = seen, now, True
         if asked.since is not None:
             if not sent:
-                _say(f"{' and '.join(asked.signals)}: asking the ranks to save and stop")
+                say(f"{' and '.join(asked.signals)}: asking the ranks to save and stop")
             if now - sent >= _ASK_AGAIN_S:
                 sent = now
                 step.send_signal(signal.SIGUSR2)  # srun hands it to every task
@@ -111,7 +111,7 @@ def run_tasks(
         elif now - since > (alive.hang_s if begun else alive.start_s):
             hung = f"no sign of life for {now - since:.0f} s" + ("" if begun else " since it was started")
         if hung:
-            _say(f"{hung}; the stacks of all ranks are in their logs")
+            say(f"{hung}; the stacks of all ranks are in their logs")
             _end(step, job)
             break
     code = step.wait()
@@ -132,7 +132,7 @@ def _judge(code: int, hung: str, told: str) -> Ended:
         return Ended(state="COMPLETED", code=0)
     first = _BLAME.search(told)
     why = f"rank {first[2]} on {first[1]}: {first[3].strip()}" if first else f"srun ended with {code}"
-    if code == STOPPED_CODE:
+    if code == Stopped.exit_code:
         return Ended(state="STOPPED", code=code)
     single = first is not None and first[2].isdigit() and _KILLED.search(first[3]) is not None
     return Ended(state="CRASHED", code=code, why=why, blame=((first[1], why),) if first and single else ())
@@ -177,7 +177,7 @@ def _end(step: subprocess.Popen[bytes], job: str) -> None:
         try:
             slurm.signal_step(f"{job}.{_step_id(job)}", name)
         except slurm.SlurmError as err:
-            _say(str(err))
+            say(str(err))
         with contextlib.suppress(subprocess.TimeoutExpired):
             step.wait(wait_s)
     if step.poll() is None:
@@ -200,5 +200,6 @@ def _mtime(path: Path) -> int | None:
         return None
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line of the job's own output."""
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)

@@ -26,6 +26,11 @@ class Step:
     what: str
     parts: int = 1
 
+    @property
+    def per_device(self) -> bool:
+        """Whether it takes the whole layout, a process for every device, be that one; the others take one process."""
+        return self.stage in _PER_DEVICE
+
 
 _WHAT = {
     "corpus": "sources to clean documents",
