@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -340,7 +340,20 @@ def test_a_shard_part_killed_half_way(spans: Callable[[], Context], texts: Path)
 
 
 @pytest.fixture
-def models(make: Make, words: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Context]:
+def one_thread() -> Iterator[None]:
+    """Sums are rounded otherwise on another number of threads: this process takes as many as the parts' processes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def models(
+    make: Make, words: Path, tmp_path: Path, request: pytest.FixtureRequest, one_thread: None
+) -> Callable[[], Context]:
     """Two random models, one of them as if exported from a training, and two benchmarks, the second of so many
     items."""
     from toolkit import checkpoint, scoring
