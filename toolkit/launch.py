@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     if args.in_job and recipe is None and run is None:
         raise UsageError("--in-job without recipe=NAME or run=RUN", do="see python -m toolkit.launch")
     if run is not None:
+        if args.in_job and overrides[:1] == [f"stages=[{args.in_job}]"]:
+            del overrides[0]  # the script's own word for a new run
         if overrides:
             raise UsageError(
                 "a run keeps the recipe it was started with",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.cluster.container import binds, check, payload, rank_env
+from toolkit.cluster.container import binds, check, payload
 from toolkit.errors import PlanRefused
 from toolkit.recipe import Recipe, compose
 
@@ -34,7 +34,6 @@ def in_image(image: Path) -> list[str]:
 def test_without_a_container_it_is_a_python_of_the_host(tmp_path: Path) -> None:
     assert payload(recipe(), tmp_path, WORDS) == ([sys.executable, "-m", *WORDS], {})
     assert payload(recipe("container.python=/env/bin/python"), tmp_path, WORDS)[0][0] == "/env/bin/python"
-    assert rank_env(recipe(), {"RANK": "3"}) == {"RANK": "3"}
 
 
 def test_in_an_image(tmp_path: Path, in_image: list[str], image: Path, repo_root: Path) -> None:
@@ -54,7 +53,6 @@ def test_gpus_and_fabric_values_reach_into_the_image(tmp_path: Path, in_image: l
     (tmp_path / "nccl.env").write_text("NCCL_DEBUG=INFO\n")
     command, _ = payload(recipe(*in_image, "cluster.device=gpu"), tmp_path, WORDS)
     assert "--nv" in command and command[command.index("--env-file") + 1] == str(tmp_path / "nccl.env")
-    assert rank_env(recipe(*in_image), {"RANK": "3"}) == {"RANK": "3", "APPTAINERENV_RANK": "3"}
 
 
 def test_what_the_recipe_names_is_bound_once(

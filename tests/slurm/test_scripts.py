@@ -363,11 +363,13 @@ def test_what_is_missing_or_does_not_fit_ends_the_job(
     assert not list((tmp_path / "runs").glob("*/recipe.yaml"))
 
 
+FOUR_BY_TWO = ["--nodes=4", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=2"]
+
+
 def preflight(slurm: Slurm, submit: Callable[..., str], tmp_path: Path, *more: str) -> tuple[str, str]:
     """(exit code, output) of slurm/preflight.sh on 4 nodes x 2."""
-    size = ["--nodes=4", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=2"]
     words = ["cluster.nodes=4", "cluster.devices_per_node=2", "cluster.cpus_per_device=1", "container=none"]
-    job = submit(*size, "slurm/preflight.sh", *words, f"runs={tmp_path / 'runs'}", *more)
+    job = submit(*FOUR_BY_TWO, "slurm/preflight.sh", *words, f"runs={tmp_path / 'runs'}", *more)
     slurm.wait(lambda: ended(slurm, job), seconds=180)
     return slurm.job(job)["ExitCode"], (tmp_path / "out").read_text()
 
@@ -382,6 +384,17 @@ def test_preflight_on_four_nodes(slurm: Slurm, submit: Callable[..., str], tmp_p
     assert len({node["node"] for node in told["nodes"]}) == 4 and told["faults"] == []
     assert all(node["sees_folder"] and node["nodelist"].startswith("node[") for node in told["nodes"])
     assert (made / "stages/preflight/done.json").is_file()
+    # The same script goes on with a run; another recipe's script does not take it.
+    code, said = preflight(slurm, submit, tmp_path, f"run={made}")
+    assert code == "2:0" and "keeps the recipe it was started with" in said, said
+    scripts = ("preflight", "import_hf")
+    jobs = [submit(*FOUR_BY_TWO, f"slurm/{script}.sh", f"run={made}", out=script) for script in scripts]
+    slurm.wait(lambda: all(ended(slurm, job) for job in jobs), seconds=120)
+    said = (tmp_path / "preflight").read_text()
+    assert slurm.job(jobs[0])["ExitCode"] == "0:0" and "stage preflight is done already" in said, said
+    said = (tmp_path / "import_hf").read_text()
+    assert slurm.job(jobs[1])["ExitCode"] == "2:0" and "this is a run of recipe preflight" in said, said
+    assert only_run(tmp_path / "runs") == made
 
 
 @slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import toolkit
@@ -66,11 +66,6 @@ def payload(recipe: Recipe, run: Path, words: Sequence[str]) -> tuple[list[str],
     ]
     # Inside only: the host's own processes keep their paths.
     return command, for_image({"PYTHONPATH": _INSIDE, "TOOLKIT_RECIPES": f"{_INSIDE}/recipes"})
-
-
-def rank_env(recipe: Recipe, values: Mapping[str, str]) -> dict[str, str]:
-    """`values` for the environment of a rank: as they are, and, for an image, also in the form that reaches into it."""
-    return {**values, **for_image(values)} if recipe.container.runtime == "apptainer" else dict(values)
 
 
 def binds(recipe: Recipe, run: Path) -> list[str]:
