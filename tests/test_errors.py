@@ -19,7 +19,9 @@ def every_class() -> list[type[ToolkitError]]:
 
 
 def test_exit_codes_are_the_documented_ones() -> None:
-    """0 done, 2 bad recipe or usage, 3 refused by the plan, 4 preflight, 5 gate, 75 asked to stop, 1 anything else."""
+    """0 done, 2 bad recipe or usage, 3 refused by the plan, 4 preflight, 5 gate, 75 asked to stop, 76 (of a rank) begin before
+    the spike again, 1 anything else.
+    """
     special = {
         "UsageError": 2,
         "RecipeError": 2,
@@ -27,6 +29,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "PreflightFailed": 4,
         "GateFailed": 5,
         "Stopped": 75,
+        "RolledBack": 76,
     }
     assert {cls.__name__: cls.exit_code for cls in every_class() if cls.exit_code != 1} == special
     assert len(every_class()) > len(special)

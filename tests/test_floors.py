@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Every module of the toolkit stands on one floor; a package's name covers what is in it. A new module needs a line.
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(["errors", "files", "progress", "cli", "models", "hardware", "units", "stats"], 0),
+    **dict.fromkeys(["errors", "files", "progress", "cli", "units", "stats"], 0),
+    **dict.fromkeys(["models", "hardware", "flops", "energy"], 0),
     "recipe": 1,
     **dict.fromkeys(["plan", "cluster", "runs", "fabric", "images", "preflight"], 2),
-    **dict.fromkeys(["tokenizer", "tokenizer_files", "hf_folder"], 3),
+    **dict.fromkeys(["tokenizer", "tokenizer_files", "tokenizer_json", "hf_folder"], 3),
     **dict.fromkeys(["corpus", "shards", "train", "checkpoint", "scoring", "report"], 3),
     "stages": 4,
     **dict.fromkeys(["launch", "submit", "watch", "score", "doctor"], 5),
@@ -41,6 +42,7 @@ NEIGHBOURS = {
     ("runs", "cluster"),  # what Slurm says of their jobs
     ("runs", "submit"),  # what going on with a run would do
     ("tokenizer", "tokenizer_files"),
+    ("tokenizer", "tokenizer_json"),
     ("tokenizer_files", "tokenizer"),  # for its type only
     *((name, "tokenizer") for name in ("corpus", "shards", "train", "checkpoint", "scoring", "report")),
     ("checkpoint", "hf_folder"),

@@ -92,6 +92,16 @@ class Stopped(ToolkitError):
     exit_code = 75
 
 
+class RolledBack(ToolkitError):
+    """The loss has jumped: the training is to be started again, from before that, and leaves the batches out."""
+
+    exit_code = 76
+
+
+class Diverged(ToolkitError):
+    """Loss or gradients are no numbers any more, or the loss keeps jumping: going on would waste the machine."""
+
+
 class StageFailed(ToolkitError):
     """A stage's job ended without its results."""
 

@@ -1,5 +1,5 @@
-"""What GPUs can do: dense bf16 peak and memory by type, from the vendors' data sheets. An unknown type is an error,
-never a guess.
+"""What GPUs can do: dense bf16 peak, memory and power by type, from the vendor's data sheets. An unknown type is an
+error, never a guess; a recipe may state the values of a type that is not here.
 """
 
 from __future__ import annotations
@@ -11,23 +11,61 @@ from toolkit.errors import RecipeError, nearest
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """`bf16_tflops` is the dense peak (no sparsity); `memory_gib` what the device reports."""
+    """`bf16_tflops` is the dense peak of the tensor cores: half of the figure "with sparsity" that data sheets print
+    large; None where the device has no bf16. `tdp_w` is the highest default power limit.
+    """
 
     title: str
-    bf16_tflops: float
+    bf16_tflops: float | None
     memory_gib: float
     tdp_w: int
 
 
+# NVIDIA's data sheets: A100 (2021), A30, A40, H100 (2022; NVL: 2024), H200 (2024), GH200 (2024), B200 (2025), L4,
+# L40S, V100 (2020).
 GPUS = {
     "a100_40gb_sxm": Gpu(title="A100-40GB SXM", bf16_tflops=312.0, memory_gib=40.0, tdp_w=400),
     "a100_80gb_sxm": Gpu(title="A100-80GB SXM", bf16_tflops=312.0, memory_gib=80.0, tdp_w=400),
+    "a100_40gb_pcie": Gpu(title="A100-40GB PCIe", bf16_tflops=312.0, memory_gib=40.0, tdp_w=250),
+    "a100_80gb_pcie": Gpu(title="A100-80GB PCIe", bf16_tflops=312.0, memory_gib=80.0, tdp_w=300),
+    "a30": Gpu(title="A30", bf16_tflops=165.0, memory_gib=24.0, tdp_w=165),
+    "a40": Gpu(title="A40", bf16_tflops=149.7, memory_gib=48.0, tdp_w=300),
     "h100_80gb_sxm": Gpu(title="H100-80GB SXM", bf16_tflops=989.4, memory_gib=80.0, tdp_w=700),
+    "h100_80gb_pcie": Gpu(title="H100-80GB PCIe", bf16_tflops=756.5, memory_gib=80.0, tdp_w=350),
+    "h100_94gb_nvl": Gpu(title="H100-94GB NVL", bf16_tflops=835.5, memory_gib=94.0, tdp_w=400),
     "h200_141gb_sxm": Gpu(title="H200-141GB SXM", bf16_tflops=989.4, memory_gib=141.0, tdp_w=700),
+    "h200_141gb_nvl": Gpu(title="H200-141GB NVL", bf16_tflops=835.5, memory_gib=141.0, tdp_w=600),
+    # Grace Hopper's limit is that of the whole module, CPU and memory included.
+    "gh200_96gb": Gpu(title="GH200-96GB", bf16_tflops=989.4, memory_gib=96.0, tdp_w=1000),
+    "gh200_144gb": Gpu(title="GH200-144GB", bf16_tflops=989.4, memory_gib=144.0, tdp_w=1000),
+    "b200_180gb_sxm": Gpu(title="B200-180GB SXM", bf16_tflops=2250.0, memory_gib=180.0, tdp_w=1000),
+    "l4": Gpu(title="L4", bf16_tflops=121.0, memory_gib=24.0, tdp_w=72),
+    "l40s": Gpu(title="L40S", bf16_tflops=362.05, memory_gib=48.0, tdp_w=350),
+    "v100_16gb_sxm": Gpu(title="V100-16GB SXM2", bf16_tflops=None, memory_gib=16.0, tdp_w=300),
+    "v100_32gb_sxm": Gpu(title="V100-32GB SXM2", bf16_tflops=None, memory_gib=32.0, tdp_w=300),
+    "v100_32gb_pcie": Gpu(title="V100-32GB PCIe", bf16_tflops=None, memory_gib=32.0, tdp_w=250),
 }
+
+STATE_IT = "for a type that is not known state its dense bf16 peak, cluster.peak_tflops=N, and cluster.gpu_tdp_w=N"
 
 
 def gpu(name: str) -> Gpu:
+    """Raises `RecipeError` for an unknown type."""
     if name not in GPUS:
-        raise RecipeError(f"unknown GPU type '{name}'", where="cluster.gpu", do=nearest(name, GPUS))
+        hint = nearest(name, GPUS)
+        raise RecipeError(f"unknown GPU type '{name}'", where="cluster.gpu", do=f"{hint} {STATE_IT}".strip())
     return GPUS[name]
+
+
+def peak_tflops(name: str | None, stated: float | None = None) -> float | None:
+    """Dense bf16 TFLOP/s of one device: as stated, else of its type; None where there is no type, or no bf16 in it."""
+    if stated is not None:
+        return stated
+    return None if name is None else gpu(name).bf16_tflops
+
+
+def tdp_w(name: str | None, stated: float | None = None) -> float | None:
+    """Watts of one device at its limit: as stated, else of its type if that is known."""
+    if stated is not None:
+        return stated
+    return float(GPUS[name].tdp_w) if name in GPUS else None

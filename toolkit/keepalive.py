@@ -53,7 +53,7 @@ def whole(run: Run, step: Step) -> int:
         code = _alone(run, step, start, asked)
         if code == 0:
             return 0
-        return _after(run, step, ended[0], code) if step.stage in TRAINING_STAGES else code
+        return _after(run, step, ended[-1], code) if step.stage in TRAINING_STAGES else code
 
 
 def part(run: Run, step: Step, number: str) -> int:

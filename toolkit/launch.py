@@ -7,20 +7,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import cli
 from toolkit.cluster.executor import check
 from toolkit.errors import RecipeError, UsageError, nearest
-from toolkit.plan import missing_inputs
+from toolkit.plan import missing_inputs, room
 from toolkit.plan.show import plan_text, plan_values
 from toolkit.recipe import compose, list_recipes
 
 if TYPE_CHECKING:
     from toolkit.chain import Submitted
     from toolkit.cluster.sbatch import Job
+    from toolkit.recipe import Recipe
     from toolkit.runs import Run
 
 _EPILOG = """examples:
@@ -140,6 +143,7 @@ def _launch(name: str, overrides: Sequence[str], args: argparse.Namespace, argv:
     check(recipe)
     if not args.json:
         print(plan_text(composed, missing), flush=True)
+    _warn_of_room(recipe)
     from toolkit.runs import create
 
     run = create(recipe, command=[sys.executable, "-m", "toolkit.launch", *argv], plan=plan)
@@ -148,6 +152,13 @@ def _launch(name: str, overrides: Sequence[str], args: argparse.Namespace, argv:
     from toolkit.submit import execute
 
     return _report(execute(run, quiet=args.json), args.json)
+
+
+def _warn_of_room(recipe: Recipe) -> None:
+    runs = Path(recipe.runs)
+    there = next(path for path in (runs, *runs.absolute().parents) if path.is_dir())
+    if warning := room.outlook(recipe, shutil.disk_usage(there).free):
+        print(warning, file=sys.stderr, flush=True)
 
 
 def _go_on(name: str, as_json: bool, dry_run: bool, wait: bool) -> int:

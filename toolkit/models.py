@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EXTRA_TOKENS = {"meditron": 17, "none": 0}  # rows that model.extra_tokens adds to the base vocabulary
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:

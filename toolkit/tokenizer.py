@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from toolkit import files
+from toolkit import files, tokenizer_json
 from toolkit.errors import DataError, MissingPackage
 from toolkit.tokenizer_files import HF_FILES, model_fault, write_hf
+from toolkit.tokenizer_json import JsonTokenizer
 
 MODEL, ADDED = "tokenizer.model", "added_tokens.json"
 FILES = (MODEL, ADDED, *HF_FILES)
@@ -147,10 +148,22 @@ class Tokenizer:
         return number
 
 
-def load(folder: str | Path) -> Tokenizer:
-    """Load a tokenizer folder. Raises `DataError` for a missing or damaged model and added tokens of the wrong form."""
+def model_file(folder: str | Path) -> Path:
+    """The file that ids follow from: a folder's SentencePiece model, or where there is none its tokenizer.json."""
     folder = Path(folder)
-    path = folder / MODEL
+    other = folder / tokenizer_json.FILE
+    return other if other.is_file() and not (folder / MODEL).is_file() else folder / MODEL
+
+
+def load(folder: str | Path) -> Tokenizer | JsonTokenizer:
+    """Load a tokenizer folder: its SentencePiece model, or where there is none its tokenizer.json.
+
+    Raises `DataError` for a missing or damaged model and added tokens of the wrong form.
+    """
+    folder = Path(folder)
+    path = model_file(folder)
+    if path.name == tokenizer_json.FILE:
+        return tokenizer_json.load(folder)
     if not path.is_file():
         raise DataError(
             f"no {MODEL} in this folder" if folder.is_dir() else "no such tokenizer folder",
@@ -167,13 +180,15 @@ def extend(
     tokens: Sequence[str] = MEDITRON_TOKENS,
     *,
     model_max_length: int = DEFAULT_MAX_LENGTH,
-) -> Tokenizer:
+) -> Tokenizer | JsonTokenizer:
     """Write `folder`'s tokenizer, with `tokens` added after its vocabulary in their order, to the new folder `out`.
 
     Tokens that it has added already stay. Transformers reads the folder too, with the same ids. Raises `DataError` for
     a token that the base vocabulary has, for a repeated or empty one, and for an `out` that holds other files.
     """
     base = load(folder)
+    if isinstance(base, JsonTokenizer):
+        return _copied(base, Path(out), tokens)
     added = dict(base.added)
     if len(set(tokens)) < len(tokens):
         raise DataError("a token to add is given twice", where=folder)
@@ -283,6 +298,19 @@ def _write(out: Path, model: bytes, added: dict[str, int], model_max_length: int
             files.write_json(part / ADDED, added)
         write_hf(part, loaded, model_max_length)
     return loaded
+
+
+def _copied(base: JsonTokenizer, out: Path, tokens: Sequence[str]) -> JsonTokenizer:
+    """A tokenizer.json keeps what it has: Llama 3's has room for new tokens among its own, under reserved names."""
+    if tokens:
+        raise DataError(
+            f"no tokens are added to a {tokenizer_json.FILE}", where=base.folder, do="set model.extra_tokens=none"
+        )
+    with files.atomic_folder(out) as part:
+        for name in tokenizer_json.FILES:
+            if (base.folder / name).is_file():
+                (part / name).write_bytes((base.folder / name).read_bytes())
+    return tokenizer_json.load(out)
 
 
 def _in_vocabulary(tokenizer: Tokenizer, token: str) -> bool:

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from toolkit.cluster.ranks import run_ranks
+from toolkit.errors import StageFailed
 from toolkit.progress import ENV as PROGRESS
+from toolkit.recipe.schema import Alive
 
 PARENT = """
 import json, sys
@@ -68,7 +70,6 @@ def test_the_ranks_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert (env["WORLD_SIZE"], env["LOCAL_WORLD_SIZE"], env["NODE_RANK"]) == ("3", "3", "0")
         assert env["MASTER_ADDR"] == "127.0.0.1" and env["MASTER_PORT"] == given[0]["MASTER_PORT"]
         assert env["OMP_NUM_THREADS"] == "2" and env["HERE_BEFORE"] == "kept"
-        assert env["CUDA_DEVICE_MAX_CONNECTIONS"] == "1"
     assert 1024 <= int(given[0]["MASTER_PORT"]) < 65536
     # rank 0 alone tells how far the stage is
     assert [env.get(PROGRESS) for env in given] == [str(tmp_path / "stage" / "progress.json"), None, None]
@@ -100,6 +101,27 @@ def test_a_rank_deaf_to_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.Mo
     script = f"if [ $RANK = 1 ]; then {wait}; exit 3; else trap '' TERM; {STAYS.format(folder=tmp_path)}; fi"
     assert run_ranks(["bash", "-c", script], processes=2, folder=tmp_path) == 3
     assert not any(alive(pid) for pid in pids(tmp_path, 2))
+
+
+def test_ranks_without_a_sign_of_life_are_ended_with_their_stacks_in_the_logs(tmp_path: Path) -> None:
+    """Rank 0 touches the heartbeat for a while and goes on; rank 1 hangs, then both are silent."""
+    code = """
+import faulthandler, os, pathlib, signal, time
+faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
+for _ in range(4 if os.environ["RANK"] == "0" else 0):
+    pathlib.Path("heartbeat").touch(); time.sleep(0.1)
+def hangs_here(): time.sleep(60)
+hangs_here()
+"""
+    command = ["env", "-C", str(tmp_path), *python(code)]
+    alive_for = Alive(hang_s=0.8, start_s=30.0)
+    with pytest.raises(StageFailed, match="no sign of life for 1 s") as told:
+        run_ranks(command, processes=2, folder=tmp_path, alive=alive_for)
+    assert "stacks" in told.value.why
+    for name in ("log", "rank-1.log"):
+        assert "in hangs_here" in (tmp_path / name).read_text()
+    with pytest.raises(StageFailed, match="since it was started"):
+        run_ranks(["sleep", "60"], processes=1, folder=tmp_path, alive=Alive(hang_s=30.0, start_s=0.5))
 
 
 def test_handlers_are_given_back(tmp_path: Path) -> None:

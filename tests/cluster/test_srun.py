@@ -58,6 +58,7 @@ def test_the_rank_becomes_the_payload_with_its_words_unchanged(tmp_path: Path) -
     [
         (0, "", "", "COMPLETED", ()),
         (75, "", "srun: error: node02: task 1: Exited with exit code 75\n", "STOPPED", ()),
+        (76, "", "srun: error: node02: tasks 0-3: Exited with exit code 76\n", "ROLLED_BACK", ()),
         (
             137,
             "",

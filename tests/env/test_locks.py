@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
-EXTRAS = ("train", "score", "data", "dev")
+EXTRAS = ("train", "score", "data", "dev", "wandb", "mlflow")
 
 
 @pytest.fixture(scope="module")

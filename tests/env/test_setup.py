@@ -227,7 +227,7 @@ def test_light_core_lives_on(clone: Path, package_index: None, version: str) -> 
     done = setup(clone, "--group", "host", PYTHON=python)
     assert done.returncode == 0, done.stderr
     floor = ["errors", "files", "progress", "cli", "models", "hardware", "units", "recipe", "plan", "cluster", "runs",
-             "fabric", "images", "launch", "submit", "watch", "score"]  # fmt: skip
+             "fabric", "images", "launch", "submit", "watch", "score", "flops", "energy"]  # fmt: skip
     package = clone / "toolkit"
     here = [name for name in floor if (package / f"{name}.py").exists() or (package / name).is_dir()]
     code = f"import sys; import {', '.join(f'toolkit.{name}' for name in here)}; print('%d.%d' % sys.version_info[:2])"

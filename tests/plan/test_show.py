@@ -39,7 +39,7 @@ def compare(path: Path, now: str) -> None:
     assert kept == now, "\n".join(["", *diff, "as it should be? UPDATE_GOLDEN=1 pytest tests/plan/test_show.py"])
 
 
-@pytest.mark.parametrize("name", ["demo", "pretrain_7b", "pretrain_70b"])
+@pytest.mark.parametrize("name", ["demo", "pretrain_7b", "pretrain_70b", "pretrain_8b", "pretrain_llama3_70b"])
 def test_golden(name: str) -> None:
     compare(GOLDEN / f"dry_run_{name}.txt", text(name) + "\n")
 

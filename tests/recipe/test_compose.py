@@ -68,6 +68,18 @@ def refusal(name: str, *overrides: str) -> RecipeError:
         ("finetune=x", "'finetune' must be a mapping, not 'x' (str)", ""),
         ("train.precision=bf61", "'train.precision' is 'bf61' (str)", "did you mean 'bf16'?"),
         ("train.precision=true", "'train.precision' is True (bool)", "valid: bf16, fp32"),
+        ("guard.spike=rolback", "'guard.spike' is 'rolback' (str)", "did you mean 'rollback'?"),
+        ("guard.floor=nan", "'guard.floor' must be a finite number", ""),
+        ("train.async_save=1", "'train.async_save' must be true or false", ""),
+        ("watch.mfu=7n", "'watch.mfu' is '7n' (str)", "valid: 6n, 6n_causal, 6n_full, paper"),
+        ("watch.wandb=true", "'watch.wandb' must be a mapping, not True (bool)", ""),
+        ("watch.wandb.projct=p", "unknown key 'watch.wandb.projct'", "did you mean 'watch.wandb.project'?"),
+        ("watch.wandb.api_key=x", "unknown key 'watch.wandb.api_key'", ""),
+        ("watch.wandb.mode=offline", "'watch.wandb.project' is missing", ""),
+        ("watch.tensorboard=yes please", "'watch.tensorboard' must be true or false", ""),
+        ("watch.mlflow=[x]", "'watch.mlflow' must be a mapping", ""),
+        ("cluster.pue=nan", "'cluster.pue' must be a finite number", ""),
+        ("cluster.peak_tflops=fast", "'cluster.peak_tflops' must be a number", ""),
         ("corpus.sources.world.kind=pdf", "'corpus.sources.world.kind' is 'pdf' (str)", "valid: jats, jsonl, world"),
         ("runs=null", "'runs' must be text, not null", ""),
         # what would need a shell, a sweep or the environment
@@ -109,6 +121,39 @@ def test_a_bad_argument_is_refused(
     assert err.where == "command line"
     assert "xyz-in-the-environment" not in str(err)
     assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "what"),
+    [
+        ("pretrain_70b", "parallel.vp=1", "parallel.vp=1 is no interleaving"),
+        ("pretrain_70b", "parallel.vp=0", "parallel.vp is 0"),
+        ("pretrain_70b", "parallel.vp=3", "parallel.pp=8 x vp=3 does not divide model.layers=80"),
+        ("pretrain_70b", "parallel.vp=5 finetune.micro_batch=8", "and finetune.global_batch=64 makes 4"),
+        ("pretrain_70b", "parallel.cuda_connections=0", "parallel.cuda_connections=0 must lie between 1 and 32"),
+        ("pretrain_70b", "parallel.cuda_connections=33", "parallel.cuda_connections=33 must lie between 1 and 32"),
+        ("pretrain_70b", "parallel.cuda_connections=-1", "parallel.cuda_connections=-1 must lie"),
+        ("pretrain_70b", "parallel.tp_overlap=true parallel.sequence=false", "tp_overlap=true needs parallel.sequence"),
+        ("pretrain_70b", "parallel.tp_overlap=true train.layers=local", "does not go with train.layers=local"),
+        ("pretrain_70b", "parallel.cp=2 train.layers=local", "parallel.cp=2 does not go with train.layers=local"),
+        ("pretrain_70b", "parallel.cp=2 train.attention=unfused", "unfused does not go with parallel.cp=2"),
+        ("pretrain_70b", "train.attention=fused train.layers=local", "train.attention=fused does not go with"),
+        ("pretrain_70b", "train.attention=fast", "'train.attention' is 'fast'"),
+        ("pretrain_70b", "train.layers=apex", "'train.layers' is 'apex'"),
+        ("pretrain_8b", "model.extra_tokens=meditron", "extra_tokens=meditron does not go with model.family=llama3"),
+        ("pretrain_70b", "model.family=llama4", "'model.family' is 'llama4'"),
+        (
+            "pretrain_70b",
+            "data.reset_attention=true train.attention=unfused",
+            "data.reset_attention=true does not go with train.attention=unfused",
+        ),
+        ("demo", "train.attention=fused", "train.attention=fused does not go with cluster.device=cpu"),
+        ("demo", "parallel.cp=2 parallel.tp=1", "parallel.cp=2 does not go with cluster.device=cpu"),
+        ("demo", "parallel.sequence=true parallel.tp_overlap=true", "does not go with cluster.device=cpu"),
+    ],
+)
+def test_what_layers_gpus_and_schedules_cannot_do(recipe: str, override: str, what: str) -> None:
+    assert what in refusal(recipe, *override.split()).what
 
 
 def test_text_that_only_looks_dangerous_stays_text() -> None:
@@ -162,12 +207,32 @@ def test_text_that_only_looks_dangerous_stays_text() -> None:
         (["parallel.tp=-1"], "parallel.tp is -1", "command line"),
         (["score.limit=0"], "score.limit is 0", "command line"),
         (["data.workers=-1"], "data.workers=-1 must be at least 0", "command line"),
+        (
+            ["data.reset_attention=true", "data.append_eod=false"],
+            "data.reset_attention=true needs data.append_eod=true",
+            "command line",
+        ),
+        (
+            ["data.reset_attention=true", "cluster.device=gpu", "parallel.cp=2", "cluster.devices_per_node=8"],
+            "data.reset_attention=true does not go with parallel.cp=2",
+            "command line",
+        ),
         (["train.lr=0"], "train.lr=0.0 must be above 0", "command line"),
         (["train.min_lr=1"], "train.min_lr=1.0 must lie between 0 and train.lr=0.002", "command line and train"),
         (["train.decay_steps=10"], "train.decay_steps=10 is below train.steps=300", "command line and train/demo.yaml"),
         (["train.warmup_steps=300"], "train.warmup_steps=300 must lie between 0 and 299", "command line"),
         (["train.beta2=1"], "train.beta2=1.0 must be at least 0 and below 1", "command line"),
         (["train.eps=0"], "train.eps=0.0 must be above 0", "command line"),
+        (["train.keep_every=0"], "train.keep_every is 0", "command line"),
+        (["train.keep_every=150"], "train.keep_every=150 is not a multiple of train.save_every=100", "command line"),
+        (["guard.bad_steps=-1"], "guard.bad_steps=-1 must be at least 0", "command line"),
+        (["guard.rollbacks=-1"], "guard.rollbacks=-1 must be at least 0", "command line"),
+        (["guard.straggler_every=-5"], "guard.straggler_every=-5 must be at least 0", "command line"),
+        (["guard.window=1"], "guard.window=1 has no median", "command line"),
+        (["guard.deviations=0"], "guard.deviations=0.0 must be above 0", "command line"),
+        (["guard.floor=0"], "guard.floor=0.0 must be above 0", "command line"),
+        (["guard.spike_steps=0"], "guard.spike_steps is 0", "command line"),
+        (["guard.straggler_ratio=1"], "guard.straggler_ratio=1.0 must be above 1", "command line"),
         (["train.weight_decay=-1"], "train.weight_decay=-1.0 must be at least 0", "command line"),
         (["train.seed=0"], "train.seed=0 must be 1 or more", "command line"),
         (["finetune.min_lr=1"], "finetune.min_lr=1.0 must lie between 0 and finetune.lr=0.0005", "command line"),
@@ -179,6 +244,26 @@ def test_text_that_only_looks_dangerous_stays_text() -> None:
         (["stages=[corpus,export]"], "export has no training before it", ""),
         (["finetune=null"], "stage finetune needs a 'finetune' section", "command line"),
         (["cluster.device=gpu", "cluster.gpu=a100"], "cluster.gpu: unknown GPU type 'a100'", "command line"),
+        (
+            ["cluster.device=gpu", "cluster.gpu=v100_32gb_sxm", "train.precision=bf16"],
+            "cluster.gpu=v100_32gb_sxm: a V100-32GB SXM2 has no bf16",
+            "command line",
+        ),
+        (["cluster.peak_tflops=0"], "cluster.peak_tflops=0.0 must be above 0", "command line"),
+        (["cluster.gpu_tdp_w=-5"], "cluster.gpu_tdp_w=-5.0 must be above 0", "command line"),
+        (["cluster.pue=-1"], "cluster.pue=-1.0 must be at least 1", "command line"),
+        (["cluster.node_overhead=0.5"], "cluster.node_overhead=0.5 must be at least 1", "command line"),
+        (["cluster.kgco2_per_kwh=-0.1"], "cluster.kgco2_per_kwh=-0.1 must be at least 0", "command line"),
+        (["model.nominal_parameters=0"], "model.nominal_parameters=0.0 must be above 0", "command line"),
+        (["watch.power_every_s=0.5"], "watch.power_every_s=0.5 is below 1", "command line"),
+        (["watch.power_every_s=-1"], "watch.power_every_s=-1.0 is below 1", "command line"),
+        (["watch.mfu=paper"], "watch.mfu=paper counts FLOPs by model.nominal_parameters, which is not", "command line"),
+        (["watch.wandb.project=''"], "watch.wandb.project='' is no name", "command line"),
+        (
+            ["watch.mlflow.experiment=e", "watch.mlflow.tracking_uri='https://me:pw@host/x'"],
+            "watch.mlflow.tracking_uri holds a user or password",
+            "command line",
+        ),
     ],
 )
 def test_what_cannot_go_together(overrides: list[str], what: str, where: str) -> None:

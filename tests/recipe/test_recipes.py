@@ -37,6 +37,8 @@ BOTH = {
     "model.new_rows": "copy_last",  # Megatron-LLM, checkpoint saver: copies of the last row
     "data.append_eod": True,  # README: --append_eod
     "data.reset_attention": False,  # launch script: attention crosses documents
+    "train.attention": "flash",  # launch script: --use_flash_attn
+    "train.layers": "te",
     "cluster.device": "gpu",
     "cluster.gpu": "a100_80gb_sxm",  # section 3: 8 x A100-80GB SXM a node
     "cluster.devices_per_node": 8,
@@ -81,6 +83,41 @@ PAPER = {
 }
 
 
+# config.json of the published models; layouts after NeMo's recipes of these models (tp x cp kept as tp).
+LLAMA3 = {
+    "model.family": "llama3",
+    "model.base_vocab": 128_256,
+    "model.extra_tokens": "none",
+    "model.kv_heads": 8,
+    "model.max_positions": 8192,
+    "model.rope_base": 500000.0,
+    "model.norm_eps": 1e-5,
+    "data.reset_attention": True,
+    "parallel.cp": 1,  # attention that stops at documents' ends cannot be split along the sequence
+    "parallel.sequence": True,
+    "parallel.distributed_optimizer": True,
+    "train.seq_length": 8192,
+    "train.global_batch": 512,  # 4M tokens
+    "train.attention": "flash",
+}
+PUBLISHED = [
+    ("pretrain_7b", 6_738_415_616),
+    ("pretrain_70b", 68_976_648_192),
+    ("pretrain_8b", 8_030_261_248),
+    ("pretrain_llama3_70b", 70_553_706_496),
+]
+NEW = {
+    "pretrain_8b": {
+        **LLAMA3, "model.layers": 32, "model.hidden": 4096, "model.ffn": 14336, "model.heads": 32,
+        "parallel.tp": 2, "parallel.pp": 1, "cluster.nodes": 8,
+    },
+    "pretrain_llama3_70b": {
+        **LLAMA3, "model.layers": 80, "model.hidden": 8192, "model.ffn": 28672, "model.heads": 64,
+        "parallel.tp": 8, "parallel.pp": 4, "parallel.vp": 5, "cluster.nodes": 16,
+    },
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", [name for name, _ in list_recipes()])
 def test_every_recipe_composes(name: str) -> None:
     composed = compose(name)
@@ -111,11 +148,24 @@ def test_the_three_first_recipes_are_there() -> None:
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, values in PAPER.items() for key in values])
 def test_the_papers_values(name: str, key: str) -> None:
+    assert_is(name, key, PAPER[name][key])
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_the_newer_models_values(name: str) -> None:
+    for key, wanted in NEW[name].items():
+        assert_is(name, key, wanted)
+    facts = layout(compose(name).recipe)
+    assert facts.tokens_per_step == 4_194_304
+    assert facts.vocab == 128_256 and facts.vocab_padded == {2: 128_256, 8: 129_024}[facts.tp]
+    assert facts.total_tokens == 48_234_496_000  # as many as the 70B of the paper saw
+
+
+def assert_is(name: str, key: str, wanted: object) -> None:
     value: object = compose(name).recipe
     for part in key.split("."):
         value = getattr(value, part)
-    wanted = PAPER[name][key]
-    assert value == wanted and type(value) is type(wanted)
+    assert value == wanted and type(value) is type(wanted), key
 
 
 def test_the_70b_is_the_papers_run() -> None:
@@ -165,11 +215,11 @@ def test_the_recipes_gpus_are_known() -> None:
             assert recipe.cluster.gpu is not None and gpu(recipe.cluster.gpu).bf16_tflops > 0
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("pretrain_7b", 6_738_415_616), ("pretrain_70b", 68_976_648_192)])
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED)
 def test_parameters_of_the_published_models(name: str, parameters: int) -> None:
-    """At 32,000 rows: the counts of the published safetensors of Llama-2-7B and 70B."""
+    """Without added tokens: the counts of the published safetensors."""
     made = shape(compose(name, ["model.extra_tokens=none"]).recipe)
-    assert made.vocab == 32_000 and made.parameters == parameters
+    assert made.parameters == parameters
 
 
 def test_parameters_by_hand() -> None:

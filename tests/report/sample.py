@@ -64,7 +64,10 @@ def curve(
                 "grad_norm": round(0.4 + 3 * math.exp(-step / 12) + rng.random() * 0.15, 4),
                 "tokens": step * 4096,
                 "step_s": round(4096 / speed, 4),
+                "data_s": round(0.02 * rng.random(), 4),
                 "tokens_per_s": round(speed, 1),
+                "rss_gib": round(0.9 + 0.2 * step / steps, 3),
+                "elapsed_s": round(step * 4096 / rate, 1),
             }
         )
         if step % every == 0:
@@ -186,7 +189,12 @@ def make(root: Path) -> Path:
     cut = next(index for index, row in enumerate(rows) if row["step"] == 187)
     again = next(index for index, row in enumerate(rows) if row["step"] == 176)
     lost = [{**row, "loss": 99.0} if "loss" in row else row for row in rows[again:cut]]
-    lines(root / "stages/pretrain/metrics.jsonl", rows[:again] + lost + rows[again:])
+    told = [
+        {"step": 120, "event": "spike", "loss": 6.2, "median": 2.4, "limit": 4.1},
+        {"step": 241, "event": "skipped", "why": "its gradients are no numbers", "loss": 1.6, "in_a_row": 1},
+        {"step": 260, "event": "straggler", "rank": 3, "host": "node07", "own_s": 0.81, "ratio": 1.62},
+    ]
+    lines(root / "stages/pretrain/metrics.jsonl", rows[:again] + lost + rows[again:] + told)
     lines(root / "stages/finetune/metrics.jsonl", curve(90, 1.38, 0.6, 5e-4, 2, 3900, 30))
     put(root / "stages/score/scores.json", scores())
     return root

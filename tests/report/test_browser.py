@@ -53,11 +53,16 @@ def look(browser: str, page: Path, folder: Path, dark: bool = False) -> list[dic
         f'<iframe src="{page.as_uri()}" style="width:{w}px;height:900px;border:0"></iframe>' for w in WIDTHS
     )
     (folder / "frames.html").write_text(FRAMES % frames, encoding="utf-8")
+    return ask(browser, folder / "frames.html", folder, dark)
+
+
+def ask(browser: str, page: Path, folder: Path, dark: bool = False) -> list:
+    """What the page leaves in its title, as JSON."""
     line = [
         browser, "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--allow-file-access-from-files", "--disable-dev-shm-usage",
         f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={folder / 'profile'}",
-        "--virtual-time-budget=5000", "--window-size=1400,1000", "--dump-dom", (folder / "frames.html").as_uri(),
+        "--virtual-time-budget=5000", "--window-size=1400,1000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     if os.geteuid() == 0:
         line.insert(1, "--no-sandbox")
@@ -86,6 +91,32 @@ def test_nothing_sticks_out_and_nothing_is_loaded(browser: str, tmp_path: Path, 
         shown, hidden = ("wide", "narrow") if frame["width"] > 700 else ("narrow", "wide")
         assert frame[hidden] == 0
         assert frame[shown] >= charts if kind == "hostile" else frame[shown] == charts
+
+
+RELOADS = """<!doctype html><title>waiting</title><iframe src="%s" style="width:390px;height:600px;border:0"></iframe>
+<script>
+const frame = document.querySelector("iframe");
+let loads = 0;
+frame.onload = () => {
+  loads += 1;
+  if (loads == 1) frame.contentWindow.scrollTo(0, 1500);
+  if (loads == 3) setTimeout(() => { document.title = JSON.stringify([frame.contentWindow.scrollY]); }, 200);
+};
+</script>"""
+
+
+@pytest.mark.slow
+def test_a_page_that_reloads_itself_stays_where_it_was_scrolled_to(browser: str, tmp_path: Path) -> None:
+    run = sample.make(tmp_path / "run")
+    (run / "stages/score/done.json").unlink()
+    attempt = {"job_id": "1", "started": "2026-03-14T09:27:00Z", "ended": None, "state": "running"}
+    sample.put(run / "jobs.json", {"stages": [{"id": "score", "stage": "score", "attempts": [attempt]}]})
+    text = build(run).read_text(encoding="utf-8")
+    quick = tmp_path / "quick.html"
+    quick.write_text(text.replace('http-equiv="refresh" content="15"', 'http-equiv="refresh" content="1"'))
+    assert 'content="1"' in quick.read_text()
+    (tmp_path / "frame.html").write_text(RELOADS % quick.as_uri(), encoding="utf-8")
+    assert ask(browser, tmp_path / "frame.html", tmp_path) == [1500]
 
 
 @pytest.mark.slow

@@ -150,6 +150,24 @@ def test_what_the_user_must_mend_is_not_tried_again(cluster: Slurm, start: Start
     assert cluster.job(job)["ExitCode"].startswith("2:")
 
 
+def test_a_rolled_back_training_starts_again_in_the_same_allocation(cluster: Slurm, start: Start) -> None:
+    """Both ranks say that the loss has jumped; the next ones are there without Slurm queueing anything again."""
+    again = """
+mark = folder / f"was-here-{rank}"
+if not mark.exists():
+    mark.touch()
+    sys.exit(76)
+if rank == 0:
+    (folder / "done.json").write_text("{}")
+sys.exit(0)
+"""
+    run, job = start(again)
+    assert ended(cluster, job) == "COMPLETED", said(run, job)
+    made = attempts.read(run.stage("pretrain"))
+    assert [(a.state, a.job_id, a.restart) for a in made] == [("ROLLED_BACK", job, 0), ("COMPLETED", job, 0)]
+    assert made[0].why == "the loss had jumped" and cluster.job(job)["Restarts"] == "0"
+
+
 def test_a_cancelled_training_is_not_queued_again(cluster: Slurm, start: Start) -> None:
     run, job = start(WAIT)
     under_way(cluster, run)

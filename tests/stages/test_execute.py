@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -310,9 +311,9 @@ def test_a_stage_that_fails_after_its_record_is_not_done(make: Make, monkeypatch
     run = make(["corpus"])
     real = entry.run_ranks
 
-    def with_one_that_fails_late(command: list[str], *, processes: int, folder: Path, threads: int) -> int:
+    def with_one_that_fails_late(command: list[str], *, processes: int, folder: Path, **how: Any) -> int:
         late = f'if [ $RANK = 1 ]; then until [ -e {folder}/done.json ]; do sleep 0.1; done; exit 9; fi; "$@"'
-        return real(["bash", "-c", late, "_", *command], processes=2, folder=folder, threads=threads)
+        return real(["bash", "-c", late, "_", *command], processes=2, folder=folder, **how)
 
     monkeypatch.setattr(entry, "run_ranks", with_one_that_fails_late)
     assert entry.run_stage(str(run.path), "corpus") == {"code": 9, "error": None}

@@ -10,6 +10,7 @@ import pytest
 
 from toolkit.errors import CheckpointError, ToolkitError
 from toolkit.plan import steps
+from toolkit.recipe import compose
 from toolkit.runs import Run
 from toolkit.stages import training
 from toolkit.stages.context import Context
@@ -60,3 +61,37 @@ def test_the_figures_of_a_curve(tmp_path: Path) -> None:
     assert training.curve(path) == {
         "steps": 3, "first_loss": 8.0, "last_loss": 6.0, "valid_loss": 7.5, "tokens_per_s": 200.0,
     }  # fmt: skip
+
+
+def test_what_a_damaged_curve_still_tells(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert training.curve(path) == {}
+    lines = [
+        '{"step": 1, "loss": 5.0, "tokens_per_s": 10.0}',
+        '{"step": 1, "event": "spike", "loss": 99.0}',
+        '{"step": 2, "loss": null, "tokens_per_s": null}',
+        '{"step": 3, "loss": 4.0, "tokens_per_s": Infinity}',
+        "[1]",
+        "[" * 9000,
+        '{"step": "x", "loss": 1.0}',
+        '{"step": 4, "lo',
+    ]
+    path.write_bytes("\n".join(lines).encode() + b"\xff")
+    assert training.curve(path) == {"steps": 3, "first_loss": 5.0, "last_loss": 4.0, "tokens_per_s": 10.0}
+
+
+def test_the_figures_of_the_papers_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """40,200 tokens/s for 332 hours: 42.3 % and 486 kgCO2."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 1, "loss": 1.0, "elapsed_s": 332 * 3600.0}) + "\n")
+    figures = training.speed(path, compose("pretrain_70b").recipe, 40_200.0, 4096)
+    assert figures["tokens_per_s_device"] == 314.06
+    assert figures["mfu"] == {"6n": 0.4166, "6n_causal": 0.4312, "6n_full": 0.4474, "paper": 0.4228}
+    assert figures["energy"]["kgco2"] == 486.154 and figures["energy"]["power_is"] == "the stated limit"
+    (tmp_path / "power").mkdir()
+    (tmp_path / "power/0.jsonl").write_text('{"seconds": 5, "gpus": 8, "power_w": 300}\n')
+    measured = training.speed(path, compose("pretrain_70b").recipe, 40_200.0, 4096)["energy"]
+    assert measured["power_is"] == "measured" and measured["kgco2"] == pytest.approx(486.154 * 300 / 400, abs=1e-3)
+    wrong = training.speed(path, compose("pretrain_70b", ["cluster.peak_tflops=10"]).recipe, 40_200.0, 4096)
+    assert "mfu" not in wrong and "no MFU" in capsys.readouterr().out
+    assert "mfu" not in training.speed(path, compose("demo").recipe, 40_200.0, 128), "a CPU has no peak"

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.train.forks import Forks
 from toolkit.cluster.ranks import run_ranks
 from toolkit.recipe import compose
 from toolkit.runs import Run, create
 from toolkit.submit import execute
 
 STEPS = 30
-SMALL = ("train.steps=30", "train.warmup_steps=3", "train.save_every=10", "train.valid_every=15", "train.keep=10")
+SMALL = (
+    *("train.steps=30", "train.warmup_steps=3", "train.save_every=10", "train.valid_every=15", "train.keep=10"),
+    *("train.micro_batch=2", "train.global_batch=8"),
+)
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -59,12 +63,22 @@ Start = Callable[..., Trained]
 
 
 @pytest.fixture(scope="session")
-def start(prepared: Run) -> Start:
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """The process that has NeMo imported and forks ranks; it starts while others are at work."""
+    made = Forks(tmp_path_factory.mktemp("forks") / "log")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def start(forks: Forks, prepared: Run) -> Start:
     """`start(folder, tp=, pp=, ...)` trains in a folder of its own; it fails when a rank ends otherwise than by
-    `code`.
+    `code`. With `fresh=True` each rank is a process that imports everything itself.
     """
 
-    def run(folder: Path, *, tp: int = 1, pp: int = 1, dp: int = 1, code: int = 0, **spec: Any) -> Trained:
+    def run(
+        folder: Path, *, tp: int = 1, pp: int = 1, dp: int = 1, code: int = 0, fresh: bool = False, **spec: Any
+    ) -> Trained:
         folder.mkdir(parents=True, exist_ok=True)
         if "resume" in spec:
             spec["resume"] = str(spec["resume"])
@@ -79,7 +93,8 @@ def start(prepared: Run) -> Start:
             **spec,
         }
         (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-        ended = run_ranks(
+        ranks = run_ranks if fresh else forks.run_ranks
+        ended = ranks(
             [sys.executable, str(WORKER), str(folder / "spec.json")], processes=tp * pp * dp, folder=folder, threads=1
         )
         tail = (folder / "log").read_text(encoding="utf-8", errors="replace")[-3000:]

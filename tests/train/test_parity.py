@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,12 @@ from tests.train.conftest import STEPS, Start, Trained
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 2e-4  # fp32; sums over ranks are taken in another order
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "sequence parallel": {"tp": 2, "pp": 2, "parallel": {"sequence": True}},
+    "distributed optimizer over dp": {"tp": 2, "dp": 2},
+    "no distributed optimizer": {"dp": 2, "parallel": {"distributed_optimizer": False}},
+    "interleaved": {"pp": 2, "parallel": {"vp": 2}},
+}
 
 
 def difference(a: dict[int, float], b: dict[int, float]) -> float:
@@ -17,23 +24,69 @@ def difference(a: dict[int, float], b: dict[int, float]) -> float:
     return max(abs(a[step] - b[step]) for step in a)
 
 
-def test_one_process_and_four_agree_at_every_step(start: Start, parallel: Trained, tmp_path: Path) -> None:
-    single = start(tmp_path)
+def after(step: int, losses: dict[int, float]) -> dict[int, float]:
+    return {s: loss for s, loss in losses.items() if s > step}
+
+
+@pytest.fixture(scope="module")
+def single(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """30 uninterrupted steps in one process; checkpoints after 10, 20 and 30."""
+    return start(tmp_path_factory.mktemp("single"))
+
+
+def test_one_process_and_four_agree_at_every_step(single: Trained, parallel: Trained) -> None:
+    """tp=2, pp=2 with the distributed optimizer."""
     assert list(single.losses) == list(range(1, STEPS + 1))
     assert difference(single.losses, parallel.losses) <= TOLERANCE
+    assert difference(single.valid_losses, parallel.valid_losses) <= TOLERANCE
+    assert [row["step"] for row in single.rows if row.get("full")] == [STEPS], "all of the validation set, at the end"
     assert single.losses[STEPS] < single.losses[1] - 1, "thirty steps must teach something"
 
 
-def test_a_checkpoint_of_four_ranks_goes_on_in_one_process(start: Start, parallel: Trained, tmp_path: Path) -> None:
-    """Weights, optimizer and position in the data, all resharded from 2x2 to 1x1."""
-    single = start(tmp_path, resume=parallel.checkpoint(20))
-    rest = {step: loss for step, loss in parallel.losses.items() if step > 20}
-    assert difference(single.losses, rest) <= TOLERANCE
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_agrees_with_one_process(start: Start, single: Trained, tmp_path: Path, name: str) -> None:
+    assert difference(start(tmp_path, **LAYOUTS[name]).losses, single.losses) <= TOLERANCE
 
 
-def test_every_rank_has_written_to_the_checkpoint(parallel: Trained) -> None:
-    names = [p.name for p in (parallel.checkpoint(STEPS) / "weights").glob("*.distcp")]
-    assert {name.split("_")[2] for name in names} == {"0", "1", "2", "3"}
+@pytest.mark.parametrize(
+    "wrong",
+    [{"deallocate_pipeline_outputs": True}, {"overlap_p2p_comm": False, "batch_p2p_comm": True}],
+    ids=["outputs freed before they are sent", "both neighbours are one rank, and messages are told apart by order"],
+)
+def test_the_interleaved_schedule_trains_wrongly_without_its_settings(
+    start: Start, single: Trained, tmp_path: Path, wrong: dict[str, bool]
+) -> None:
+    """The control: nothing fails, and the losses are others. When it agrees, gloo or Megatron was mended."""
+    misled = start(tmp_path, pp=2, parallel={"vp": 2}, config=wrong, train={"steps": 10, "decay_steps": STEPS})
+    assert max(abs(loss - single.losses[step]) for step, loss in misled.losses.items()) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("source", "layout"),
+    [
+        ("parallel", {}),
+        ("single", {"tp": 2, "pp": 2}),
+        ("single", {"dp": 2}),
+        ("single", {"pp": 2, "parallel": {"vp": 2}}),
+    ],
+    ids=["2x2 to 1x1", "1x1 to 2x2", "dp=1 to dp=2", "1x1 to interleaved"],
+)
+def test_a_checkpoint_goes_on_at_another_layout(
+    start: Start, tmp_path: Path, request: pytest.FixtureRequest, source: str, layout: dict[str, Any]
+) -> None:
+    """Weights, optimizer and position in the data, all resharded."""
+    whole: Trained = request.getfixturevalue(source)
+    gone_on = start(tmp_path, resume=whole.checkpoint(20), **layout)
+    assert difference(gone_on.losses, after(20, whole.losses)) <= TOLERANCE
+
+
+def test_every_rank_has_written_to_the_checkpoint_in_the_form_that_any_layout_reads(parallel: Trained) -> None:
+    import torch
+
+    weights = parallel.checkpoint(STEPS) / "weights"
+    assert {path.name.split("_")[2] for path in weights.glob("*.distcp")} == {"0", "1", "2", "3"}
+    common = torch.load(weights / "common.pt", weights_only=False)
+    assert common["content_metadata"]["distrib_optim_sharding_type"] == "fully_reshardable"
 
 
 def test_weights_alone_give_the_same_loss_on_the_same_batch(start: Start, parallel: Trained, tmp_path: Path) -> None:
@@ -44,9 +97,3 @@ def test_weights_alone_give_the_same_loss_on_the_same_batch(start: Start, parall
     one = start(tmp_path / "one", weights=source, train=once)
     assert abs(four.losses[1] - one.losses[1]) <= TOLERANCE
     assert four.losses[1] < parallel.losses[1] - 1, "the trained weights were not restored"
-
-
-def test_sequence_parallel_agrees(start: Start, parallel: Trained, tmp_path: Path) -> None:
-    sequence = start(tmp_path, tp=2, pp=2, parallel={"sequence": True}, train={"steps": 10})
-    first = {step: loss for step, loss in parallel.losses.items() if step <= 2}
-    assert difference({s: v for s, v in sequence.losses.items() if s <= 2}, first) <= TOLERANCE

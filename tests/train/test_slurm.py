@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, EVERY = 50, 10
 TRAIN = {"steps": STEPS, "warmup_steps": 3, "save_every": EVERY, "valid_every": 25, "keep": 3}
+TRAIN |= {"micro_batch": 16, "global_batch": 32}  # steps long enough to be met in the middle of one
 
 
 @dataclass

@@ -151,11 +151,12 @@ def test_a_stage_that_is_asked_again_and_again(prepared: Run, parallel: Trained,
     assert (stage.folder / "done.json").is_file()
     assert [row["step"] for row in stage.trained.rows if "loss" in row] == list(range(1, STEPS + 1))
     assert stage.trained.losses == parallel.losses
-    assert [row["step"] for row in stage.trained.rows if "valid_loss" in row] == [15, 30]
+    validated = [(row["step"], row.get("full", False)) for row in stage.trained.rows if "valid_loss" in row]
+    assert validated == [(15, False), (30, False), (30, True)]
     assert stage.trained.valid_losses == parallel.valid_losses
 
 
-EDGES = {"steps": 9, "save_every": 4, "valid_every": 3, "warmup_steps": 2, "keep": 10}
+EDGES = {"steps": 9, "save_every": 4, "valid_every": 3, "warmup_steps": 2, "keep": 10, "valid_full": False}
 FORKED = {"background": True, "workers": 1}  # with processes that read data and that write checkpoints
 
 

@@ -2,8 +2,11 @@
 
 SPEC: recipe (path of a resolved recipe.yaml), shards, folder, weights or resume, tp, pp, train ({field: value}),
 rows (finetuning instead of pretraining), ask ({step, rank, signals}: that rank sends them to itself within that step),
-group (true: to its whole process group), workers (processes that read data), background (true: checkpoints are
-written in the background, as on a GPU).
+group (true: to its whole process group), config ({field: value} of Megatron's model), workers (processes that read
+data), background (true: checkpoints are written in the background, as on a GPU), data ({field: value}), record (true:
+each rank writes the indices of the training samples that it reads to read-RANK.txt, one a line), pack (true: documents
+are packed, as on a GPU), guard ({field: value}), plant ([what `plant` takes]), newest (true: goes on from the newest
+checkpoint in the folder, if there is one).
 """
 
 from __future__ import annotations
@@ -14,17 +17,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from toolkit import train
-from toolkit.errors import Stopped
-from toolkit.recipe import load
-from toolkit.stages import training
-from toolkit.train import seams, stopping
+from toolkit.train import stopping  # nothing heavy here: each rank's writer of checkpoints imports this file anew
 
 
 def ask(step: int, rank: int, signals: list[str], group: bool = False) -> None:
+    from toolkit.train import seams
+
     seams.install_nemo()  # before NeMo is imported
     from toolkit.train import callbacks
 
@@ -44,6 +46,8 @@ def ask(step: int, rank: int, signals: list[str], group: bool = False) -> None:
 
 
 def write_in_background() -> None:
+    from toolkit.train import seams
+
     seams.install_nemo()
     from toolkit.train import cpu
 
@@ -56,14 +60,121 @@ def write_in_background() -> None:
     cpu.override = override
 
 
+def record(folder: Path) -> None:
+    from toolkit.train import seams
+
+    seams.install_nemo()
+    from megatron.core.datasets.gpt_dataset import GPTDataset
+
+    before, out = GPTDataset.__getitem__, folder / f"read-{os.environ['RANK']}.txt"
+
+    def getitem(self: Any, index: int) -> Any:
+        if self.index_split.name == "train":
+            with open(out, "a", encoding="utf-8") as handle:
+                handle.write(f"{index}\n")
+        return before(self, index)
+
+    GPTDataset.__getitem__ = getitem
+
+
+def configure(values: dict[str, Any]) -> None:
+    from toolkit.train import seams
+
+    seams.install_nemo()
+    from toolkit.train import cpu
+
+    before = cpu.override
+
+    def override(recipe: Any) -> None:
+        before(recipe)
+        for name, value in values.items():
+            setattr(recipe.model.config, name, value)
+
+    cpu.override = override
+
+
+def plant(kind: str, step: int, steps: int = 1, rank: int = 0, by: float = 0.0) -> None:
+    """From `step` on, for `steps` steps, a fault: `nan` in a gradient of `rank`; a loss (`loss`) that is infinite; a
+    `spike`, the loss `by` times as high; a `stall`, `by` seconds in each forward pass of `rank`; or a `cut`, a file of
+    the checkpoint that is written after `step` cut short. A spike stays with the batches that it was in: what is left
+    out of the stream takes it along.
+    """
+    from toolkit.train import seams
+
+    seams.install_nemo()
+    from megatron.core.models.gpt import GPTModel
+    from nemo.lightning import megatron_parallel
+
+    from toolkit.train import guards, order, whole
+
+    now = {"hit": False, "model": None}
+    start, loss, forward = guards.Guard.on_train_batch_start, megatron_parallel.masked_token_loss, GPTModel.forward
+
+    def on_train_batch_start(self: Any, trainer: Any, *args: Any) -> None:
+        at = trainer.global_step + 1
+        if kind == "spike":
+            at = order.first_sample(at, trainer.datamodule.plan.global_batch, trainer.datamodule.plan.skips)
+            at = at // trainer.datamodule.plan.global_batch + 1
+        now["hit"] = step <= at < step + steps and (trainer.global_rank == rank or kind in ("loss", "spike"))
+        if now["model"] is None:
+            now["model"] = trainer.strategy.megatron_parallel
+            first = next(iter(now["model"].parameters()))
+            first.register_hook(lambda grad: grad * float("nan") if now["hit"] and kind == "nan" else grad)
+        start(self, trainer, *args)
+
+    def masked_token_loss(*args: Any) -> Any:
+        total, count = loss(*args)
+        if now["hit"] and kind == "loss":
+            total = total + float("inf")  # of a constant: the gradients are as they were
+        return (total * by if now["hit"] and kind == "spike" else total), count
+
+    def slow_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if now["hit"] and kind == "stall":
+            time.sleep(by)
+        return forward(self, *args, **kwargs)
+
+    problem = whole.problem
+
+    def cut(path: Path) -> Any:
+        if kind == "cut" and whole.steps_in(path) == step:
+            victim = max((path / "weights").glob("*.distcp"), key=lambda file: file.stat().st_size)
+            os.truncate(victim, victim.stat().st_size // 2)
+        return problem(path)
+
+    whole.problem = cut
+    guards.Guard.on_train_batch_start = on_train_batch_start
+    megatron_parallel.masked_token_loss = masked_token_loss
+    GPTModel.forward = slow_forward
+
+
 def main() -> int:
     stopping.install()
+    from toolkit import train
+    from toolkit.errors import RolledBack, Stopped, ToolkitError
+    from toolkit.recipe import load
+    from toolkit.stages import training
+
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "ask" in spec:
         ask(**spec["ask"])
+    if "config" in spec:
+        configure(spec["config"])
     if spec.get("background"):
         write_in_background()
+    if spec.get("pack"):
+        from toolkit.train import seams
+
+        seams.install_nemo()
+        from packed import pack  # beside this file
+
+        pack()
+    for fault in spec.get("plant", []):
+        plant(**fault)
+    if spec.get("record"):
+        record(Path(spec["folder"]))
     recipe, shards = load(Path(spec["recipe"])), Path(spec["shards"])
+    if spec.get("newest") and (found := sorted(Path(spec["folder"]).glob("checkpoints/step=*"))):
+        spec["resume"] = max(found, key=lambda path: int(path.name.removeprefix("step=")))
     start = Path(spec.get("resume") or spec["weights"])
     world = spec["tp"] * spec["pp"] * spec.get("dp", 1)
     common = {
@@ -71,7 +182,8 @@ def main() -> int:
         "model": recipe.model,
         "parallel": dataclasses.replace(recipe.parallel, tp=spec["tp"], pp=spec["pp"], **spec.get("parallel", {})),
         "train": dataclasses.replace(recipe.train, **spec.get("train", {})),
-        "data": dataclasses.replace(recipe.data, workers=spec.get("workers", 0)),
+        "guard": dataclasses.replace(recipe.guard, **spec.get("guard", {})),
+        "data": dataclasses.replace(recipe.data, workers=spec.get("workers", 0), **spec.get("data", {})),
         "cluster": dataclasses.replace(recipe.cluster, devices_per_node=world),
         "vocab_rows": training.vocab_rows(start),
         "tokenizer": shards / "tokenizer",
@@ -84,8 +196,11 @@ def main() -> int:
         else:
             parts = {f"{part}_shards": (shards / part,) for part in ("train", "valid")}
             train.pretrain(train.PretrainJob(**common, **parts))
-    except Stopped as err:
+    except (Stopped, RolledBack) as err:
         print(f"stopped: {err}", flush=True)
+        return err.exit_code
+    except ToolkitError as err:
+        print(f"error: {err}", flush=True)
         return err.exit_code
     return 0
 

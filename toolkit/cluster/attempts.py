@@ -22,7 +22,7 @@ ATTEMPTS, NODES = "attempts.json", "nodes.json"
 class Attempt:
     """One start of a stage's job. `step_from` and `step_to` are those of the newest whole checkpoint, None before there
     is one, `reached` the last step trained: what lies between is trained twice. `state` is RUNNING, COMPLETED, FAILED,
-    STOPPED, CRASHED, HUNG, LOST or CANCELLED; times in seconds since 1970.
+    STOPPED, ROLLED_BACK, CRASHED, HUNG, LOST or CANCELLED; times in seconds since 1970.
     """
 
     job_id: str
@@ -39,8 +39,10 @@ class Attempt:
 
     @property
     def idle(self) -> bool:
-        """Whether it ended, and no newer checkpoint than at its beginning was left."""
-        return self.state != "RUNNING" and (self.step_to if self.step_to is not None else -1) <= (
+        """Whether it ended, and no newer checkpoint than at its beginning was left. One that was rolled back was not
+        idle: the training itself counts those.
+        """
+        return self.state not in ("RUNNING", "ROLLED_BACK") and (self.step_to if self.step_to is not None else -1) <= (
             self.step_from if self.step_from is not None else -1
         )
 

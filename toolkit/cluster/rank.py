@@ -35,7 +35,6 @@ def environment(
     told = {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": per_node, "NODE_RANK": node}
     values = {name: str(value) for name, value in told.items()}
     values |= {"MASTER_ADDR": master, "MASTER_PORT": str(port), "PYTHONUNBUFFERED": "1"}
-    values["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"  # Megatron orders tensor-parallel communication by it
     if threads is not None:
         values["OMP_NUM_THREADS"] = str(threads)
     if rank == 0:

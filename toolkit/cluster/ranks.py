@@ -19,17 +19,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from toolkit.errors import StageFailed
 from toolkit.progress import ENV as PROGRESS
+from toolkit.recipe.schema import Alive
 
 _POLL_S = 0.1
+_STACKS_S = 3.0
 _GRACE_S = 20.0  # a training saves the step that it has done
 _PR_SET_PDEATHSIG = 1
 
 
-def run_ranks(command: Sequence[str], *, processes: int, folder: Path, threads: int | None = None) -> int:
+def run_ranks(
+    command: Sequence[str], *, processes: int, folder: Path, threads: int | None = None, alive: Alive | None = None
+) -> int:
     """Run `command` in `processes` ranks; returns 0, or the first failing rank's exit code (128 + signal when killed).
 
     Rank 0 writes `folder/log` and `folder/progress.json`, rank N `folder/rank-N.log`. SIGTERM and SIGINT end all ranks.
+    With `alive` they are also ended when `folder/heartbeat` is not touched for as long as it allows, each after writing
+    its stacks to its log; then `StageFailed` is raised.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ranks: list[subprocess.Popen[bytes]] = []
@@ -38,6 +45,7 @@ def run_ranks(command: Sequence[str], *, processes: int, folder: Path, threads: 
     def stop(signum: int, _: FrameType | None) -> None:
         caught.append(signum)
 
+    pulse = Pulse(folder / "heartbeat", alive) if alive is not None else None
     before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         port = _free_port()
@@ -50,6 +58,14 @@ def run_ranks(command: Sequence[str], *, processes: int, folder: Path, threads: 
                 return failed[0] if failed[0] > 0 else 128 - failed[0]
             if all(c == 0 for c in codes):
                 return 0
+            if pulse is not None and (silence := pulse.missed()):
+                _show_stacks(ranks)
+                raise StageFailed(
+                    f"no sign of life for {silence}",
+                    where=folder / "log",
+                    why="a rank hangs, and the others wait for it; the stacks of all are in their logs",
+                    do="mend the cause and run the same command again; cluster.alive says how long is too long",
+                )
             time.sleep(_POLL_S)
         return 128 + caught[0]
     finally:
@@ -58,12 +74,42 @@ def run_ranks(command: Sequence[str], *, processes: int, folder: Path, threads: 
             signal.signal(signum, handler)
 
 
+class Pulse:
+    """A file that is touched whenever the work got on, and how long it may go untouched."""
+
+    def __init__(self, path: Path, alive: Alive) -> None:
+        self._path, self._alive = path, alive
+        self._beat, self._since, self._begun = _mtime(path), time.monotonic(), False
+
+    def missed(self) -> str:
+        """For how long there has been no sign of life, in words; '' while that is not too long."""
+        now = time.monotonic()
+        if (seen := _mtime(self._path)) != self._beat:
+            self._beat, self._since, self._begun = seen, now, True
+        silent = now - self._since
+        if silent <= (self._alive.hang_s if self._begun else self._alive.start_s):
+            return ""
+        return f"{silent:.0f} s" + ("" if self._begun else " since it was started")
+
+
+def _show_stacks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Also of a rank that was stopped by SIGSTOP: it meets the signal when it is let go on. Then end them all."""
+    for signum, wait_s in ((signal.SIGQUIT, 0.5), (signal.SIGCONT, _STACKS_S), (signal.SIGKILL, 0.0)):
+        for rank in ranks:
+            if rank.poll() is None:
+                if signum == signal.SIGQUIT:
+                    rank.send_signal(signum)  # what it has forked does not know that signal's meaning
+                else:
+                    _signal_group(rank, signum)
+        time.sleep(wait_s)
+
+
 def _start(
     command: Sequence[str], rank: int, world: int, port: int, folder: Path, threads: int | None
 ) -> subprocess.Popen[bytes]:
     env = dict(os.environ)
     env.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), NODE_RANK="0")
-    env.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), PYTHONUNBUFFERED="1", CUDA_DEVICE_MAX_CONNECTIONS="1")
+    env.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), PYTHONUNBUFFERED="1")
     if threads is not None:
         env["OMP_NUM_THREADS"] = str(threads)
     env.pop(PROGRESS, None)
@@ -111,6 +157,13 @@ def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signum)
+
+
+def _mtime(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _free_port() -> int:

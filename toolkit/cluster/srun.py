@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 from toolkit.cluster import slurm
-from toolkit.errors import Stopped
+from toolkit.cluster.ranks import Pulse
+from toolkit.errors import RolledBack, Stopped
 from toolkit.recipe.schema import Alive
 
 _POLL_S = 0.2
@@ -33,7 +34,9 @@ _KILLED = re.compile(r"killed|segmentation|bus error|aborted|illegal|core dumped
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the step ended. `state` is COMPLETED, STOPPED, CRASHED or HUNG; `code` is srun's; `blame` (node, why)."""
+    """How the step ended. `state` is COMPLETED, STOPPED, ROLLED_BACK, CRASHED or HUNG; `code` is srun's; `blame` are
+    (node, why).
+    """
 
     state: str
     code: int
@@ -87,8 +90,7 @@ def run_tasks(
     `folder/heartbeat` is not touched for as long as `alive` allows.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    heartbeat, told = folder / "heartbeat", folder / "srun.log"
-    beat, since, begun = _mtime(heartbeat), time.monotonic(), False
+    pulse, told = Pulse(folder / "heartbeat", alive), folder / "srun.log"
     job, sent, hung = os.environ["SLURM_JOB_ID"], 0.0, ""
     with open(told, "wb") as log:
         step = subprocess.Popen(
@@ -98,8 +100,7 @@ def run_tasks(
     while step.poll() is None:
         time.sleep(_POLL_S)
         now = time.monotonic()
-        if (seen := _mtime(heartbeat)) != beat:
-            beat, since, begun = seen, now, True
+        silence = pulse.missed()
         if asked.since is not None:
             if not sent:
                 say(f"{' and '.join(asked.signals)}: asking the ranks to save and stop")
@@ -108,8 +109,8 @@ def run_tasks(
                 step.send_signal(signal.SIGUSR2)  # srun hands it to every task
             if now - asked.since > alive.signal_before_s * _OF_THE_NOTICE:
                 hung = f"did not stop within {now - asked.since:.0f} s of {' and '.join(asked.signals)}"
-        elif now - since > (alive.hang_s if begun else alive.start_s):
-            hung = f"no sign of life for {now - since:.0f} s" + ("" if begun else " since it was started")
+        elif silence:
+            hung = f"no sign of life for {silence}"
         if hung:
             say(f"{hung}; the stacks of all ranks are in their logs")
             _end(step, job)
@@ -134,6 +135,8 @@ def _judge(code: int, hung: str, told: str) -> Ended:
     why = f"rank {first[2]} on {first[1]}: {first[3].strip()}" if first else f"srun ended with {code}"
     if code == Stopped.exit_code:
         return Ended(state="STOPPED", code=code)
+    if code == RolledBack.exit_code:
+        return Ended(state="ROLLED_BACK", code=code, why="the loss had jumped")
     single = first is not None and first[2].isdigit() and _KILLED.search(first[3]) is not None
     return Ended(state="CRASHED", code=code, why=why, blame=((first[1], why),) if first and single else ())
 
@@ -191,13 +194,6 @@ def _step_id(job: str) -> str:
         if number.isdigit():
             return number
     raise slurm.SlurmError("the step is not among the running ones", where=f"job {job}")
-
-
-def _mtime(path: Path) -> int | None:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def say(text: str) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toolkit.models import Shape, padded_vocab
-from toolkit.recipe.rules import EXTRA_TOKENS
+from toolkit.models import EXTRA_TOKENS, Shape, padded_vocab
 from toolkit.recipe.schema import Recipe
 
 

@@ -116,7 +116,8 @@ def missing_inputs(recipe: Recipe) -> list[tuple[str, str]]:
             missing.append(("corpus.sources", "the stage corpus reads them"))
     needs_base = stages & {"base", "shards", "import", "export"}
     if needs_base and recipe.model.base is None:
-        missing.append(("model.base", "HF folder of the base model, with its tokenizer.model"))
+        kept = "tokenizer.model" if recipe.model.family == "llama2" else "tokenizer.json"
+        missing.append(("model.base", f"HF folder of the base model, with its {kept}"))
     if recipe.model.base == "make" and "base" not in stages and needs_base:
         missing.append(("stages", "model.base=make needs the stage base before shards"))
     for stage, producers, key in (

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 
 from toolkit.errors import RecipeError, nearest
+from toolkit.flops import CONVENTIONS
 from toolkit.hardware import gpu
 from toolkit.recipe import site
-from toolkit.recipe.schema import STAGES, Recipe, Train
+from toolkit.recipe.schema import STAGES, Guard, Recipe, Train
 
-EXTRA_TOKENS = {"meditron": 17, "none": 0}
 TRAINING_STAGES = ("pretrain", "finetune")
 
 
@@ -32,6 +32,8 @@ def check(recipe: Recipe, where: str = "") -> None:
     _positive(recipe, where)
     _layout(recipe, where)
     _train(recipe.train, where)
+    _engine(recipe, where)
+    _guard(recipe.guard, where)
     _rest(recipe, where)
     _stages(recipe, where)
     site.check(recipe, where)
@@ -48,8 +50,9 @@ def _positive(recipe: Recipe, where: str) -> None:
         "parallel": ("tp", "pp", "cp", "vp"),
         "train": (
             *("steps", "decay_steps", "seq_length", "micro_batch", "global_batch"),
-            *("save_every", "keep", "valid_every", "valid_batches"),
+            *("save_every", "keep", "keep_every", "valid_every", "valid_batches"),
         ),
+        "guard": ("spike_steps",),
         "data": ("shard_workers", "shard_parts"),
         "score": ("limit", "batch_tokens"),
         "finetune": ("epochs", "steps", "micro_batch", "global_batch", "seq_length", "save_every", "valid_every"),
@@ -158,6 +161,61 @@ def _train(train: Train, where: str) -> None:
     _within("train", train, ("beta1", "beta2"), where, below=1)
     _within("train", train, ("weight_decay", "clip_grad"), where)
     _need(train.eps > 0, f"train.eps={train.eps} must be above 0", where)
+    _need(
+        train.keep_every is None or train.keep_every % train.save_every == 0,
+        f"train.keep_every={train.keep_every} is not a multiple of train.save_every={train.save_every}",
+        where,
+    )
+
+
+def _engine(recipe: Recipe, where: str) -> None:
+    """What the layers, the GPUs and Megatron's schedules cannot do together."""
+    par, train, on_cpu = recipe.parallel, recipe.train, recipe.cluster.device == "cpu"
+    local = train.layers == "local" or on_cpu
+    without = "cluster.device=cpu, which has no" if on_cpu else "train.layers=local, which has no"
+    _need(par.vp != 1, "parallel.vp=1 is no interleaving", where, "give 2 or more, or null")
+    _need(
+        1 <= par.cuda_connections <= 32,
+        f"parallel.cuda_connections={par.cuda_connections} must lie between 1 and 32",
+        where,
+        "CUDA has no other",
+    )
+    _need(
+        recipe.model.family == "llama2" or recipe.model.extra_tokens == "none",
+        f"model.extra_tokens={recipe.model.extra_tokens} does not go with model.family={recipe.model.family}",
+        where,
+        "its tokenizer.json takes no tokens, but has reserved ones: model.extra_tokens=none",
+    )
+    _need(not par.tp_overlap or par.sequence, "parallel.tp_overlap=true needs parallel.sequence=true", where)
+    for name, asked in (
+        ("parallel.tp_overlap=true", par.tp_overlap),
+        (f"parallel.cp={par.cp}", par.cp > 1),
+        ("train.attention=fused", train.attention == "fused"),
+    ):
+        _need(not (asked and local), f"{name} does not go with {without} Transformer Engine", where)
+    if recipe.finetune is not None and par.vp is not None:
+        devices = recipe.cluster.nodes * recipe.cluster.devices_per_node
+        batches = recipe.finetune.global_batch * par.tp * par.pp * par.cp // (recipe.finetune.micro_batch * devices)
+        _need(
+            batches % par.pp == 0,
+            f"parallel.vp={par.vp} needs micro-batches in multiples of parallel.pp={par.pp}, "
+            f"and finetune.global_batch={recipe.finetune.global_batch} makes {batches}",
+            where,
+        )
+    _need(
+        par.cp == 1 or train.attention != "unfused",
+        f"train.attention=unfused does not go with parallel.cp={par.cp}",
+        where,
+        "give flash, fused or auto",
+    )
+
+
+def _guard(guard: Guard, where: str) -> None:
+    _within("guard", guard, ("bad_steps", "rollbacks", "straggler_every"), where)
+    _need(guard.window >= 2, f"guard.window={guard.window} has no median", where, "give 2 or more losses")
+    _need(guard.deviations > 0, f"guard.deviations={guard.deviations} must be above 0", where)
+    _need(guard.floor > 0, f"guard.floor={guard.floor} must be above 0", where)
+    _need(guard.straggler_ratio > 1, f"guard.straggler_ratio={guard.straggler_ratio} must be above 1", where)
 
 
 def _rest(recipe: Recipe, where: str) -> None:
@@ -166,6 +224,7 @@ def _rest(recipe: Recipe, where: str) -> None:
         _need(value > 0, f"model.{name}={value} must be above 0", where)
     _within("corpus", recipe.corpus, ("valid_fraction", "max_bad_fraction"), where, below=1)
     _within("data", recipe.data, ("workers",), where)
+    _documents(recipe, where)
     asked = recipe.finetune
     if asked is not None:
         _need(asked.lr > 0, f"finetune.lr={asked.lr} must be above 0", where)
@@ -175,11 +234,84 @@ def _rest(recipe: Recipe, where: str) -> None:
             where,
         )
         _within("finetune", asked, ("warmup_fraction",), where, below=1)
-    if recipe.cluster.device == "gpu" and recipe.cluster.gpu is not None:
+    _device(recipe, where)
+    _watch(recipe, where)
+
+
+def _device(recipe: Recipe, where: str) -> None:
+    site, model = recipe.cluster, recipe.model
+    for key, value in (
+        ("cluster.peak_tflops", site.peak_tflops),
+        ("cluster.gpu_tdp_w", site.gpu_tdp_w),
+        ("model.nominal_parameters", model.nominal_parameters),
+    ):
+        _need(value is None or value > 0, f"{key}={value} must be above 0", where)
+    for name in ("node_overhead", "pue"):
+        value = getattr(site, name)
+        _need(value is None or value >= 1, f"cluster.{name}={value} must be at least 1", where)
+    value = site.kgco2_per_kwh
+    _need(value is None or value >= 0, f"cluster.kgco2_per_kwh={value} must be at least 0", where)
+    if site.device == "gpu" and site.gpu is not None and site.peak_tflops is None:
         try:
-            gpu(recipe.cluster.gpu)
+            known = gpu(site.gpu)
         except RecipeError as err:
             raise RecipeError(f"cluster.gpu: {err.what}", where=where, do=err.do) from None
+        _need(
+            known.bf16_tflops is not None or recipe.train.precision != "bf16",
+            f"cluster.gpu={site.gpu}: a {known.title} has no bf16, and train.precision=bf16 asks for it",
+            where,
+            "train.precision=fp32, or another GPU",
+        )
+
+
+def _watch(recipe: Recipe, where: str) -> None:
+    watch = recipe.watch
+    _need(watch.power_every_s == 0 or watch.power_every_s >= 1, f"watch.power_every_s={watch.power_every_s} is below 1",
+          where, "give 1 or more seconds, or 0 to read no power")  # fmt: skip
+    _need(
+        watch.mfu != "paper" or recipe.model.nominal_parameters is not None,
+        "watch.mfu=paper counts FLOPs by model.nominal_parameters, which is not stated",
+        where,
+        f"state it, or choose another: {', '.join(name for name in CONVENTIONS if name != 'paper')}",
+    )
+    for key, word in (
+        ("watch.wandb.project", watch.wandb and watch.wandb.project),
+        ("watch.wandb.entity", watch.wandb and watch.wandb.entity),
+        ("watch.mlflow.experiment", watch.mlflow and watch.mlflow.experiment),
+        ("watch.mlflow.tracking_uri", watch.mlflow and watch.mlflow.tracking_uri),
+    ):
+        _need(word is None or (word != "" and word.isprintable()), f"{key}={word!r} is no name", where)
+    uri = (watch.mlflow and watch.mlflow.tracking_uri) or ""
+    _need(
+        "@" not in uri.partition("://")[2].partition("/")[0],
+        "watch.mlflow.tracking_uri holds a user or password, and a recipe is written to the run's folder",
+        where,
+        "leave it out of the address and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    )
+
+
+def _documents(recipe: Recipe, where: str) -> None:
+    if not recipe.data.reset_attention:
+        return
+    _need(
+        recipe.data.append_eod,
+        "data.reset_attention=true needs data.append_eod=true, for a document ends at its end token",
+        where,
+    )
+    cp = recipe.parallel.cp
+    _need(
+        cp == 1,
+        f"data.reset_attention=true does not go with parallel.cp={cp}, which would have to cut every document alike",
+        where,
+        "give parallel.cp=1, or data.reset_attention=false",
+    )
+    packs = recipe.train.layers == "te" and recipe.cluster.device == "gpu"
+    _need(
+        not (packs and recipe.train.attention == "unfused"),
+        "data.reset_attention=true does not go with train.attention=unfused: Transformer Engine cannot pack there",
+        where,
+        "give train.attention=auto or flash",
+    )
 
 
 def _within(section: str, part: object, names: tuple[str, ...], where: str, below: float | None = None) -> None:

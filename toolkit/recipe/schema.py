@@ -18,7 +18,7 @@ class Model:
     """A Llama shape and where its weights come from. `base` is an HF folder, or `make`: a small random one."""
 
     name: str
-    family: Literal["llama2"] = "llama2"
+    family: Literal["llama2", "llama3"] = "llama2"
     base: str | None = None
     layers: int
     hidden: int
@@ -32,6 +32,7 @@ class Model:
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
     init_std: float = 0.02  # for base=make
+    nominal_parameters: float | None = None  # the size in the model's name, 70e9: the paper's count of FLOPs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,9 @@ class Parallel:
     sequence: bool = False
     distributed_optimizer: bool = True
     overlap: bool = True  # gradient reduction and parameter gathering behind computation
+    tp_overlap: bool = False  # tensor-parallel communication behind matrix products; Transformer Engine does it
     recompute: Literal["none", "selective", "full"] = "none"
+    cuda_connections: int = 1  # CUDA_DEVICE_MAX_CONNECTIONS; 1 keeps communication ahead of what overlaps it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,31 @@ class Train:
     weight_decay: float = 0.1
     clip_grad: float = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
+    layers: Literal["te", "local"] = "te"  # Transformer Engine's, or Megatron's own; a CPU has the latter alone
+    attention: Literal["auto", "flash", "fused", "unfused"] = "auto"  # auto: what the layers find best
     save_every: int = 500
     keep: int = 2  # newest checkpoints kept
+    keep_every: int | None = None  # the checkpoint of every n-th step is kept for ever besides
+    async_save: bool = True  # on GPUs: written while the training goes on
     valid_every: int = 500
     valid_batches: int = 8
+    valid_full: bool = True  # after the last step, over all of the validation set once
     seed: int = 1234
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """When a training helps itself, and when it stops: updates that are no numbers, losses that jump, slow ranks."""
+
+    bad_steps: int = 3  # updates skipped in a row, because loss or gradients are NaN or infinite; one more is the end
+    spike: Literal["none", "warn", "rollback"] = "warn"  # rollback: begin before it again, without its batches
+    window: int = 128  # the last losses, of which the median is taken
+    deviations: float = 6.0  # above the median, in robust standard deviations (1.4826 x MAD), is a spike
+    floor: float = 0.02  # least standard deviation, as a share of the median
+    spike_steps: int = 3  # spikes in a row before it is rolled back
+    rollbacks: int = 3  # then the next one is the end
+    straggler_every: int = 100  # steps between looks at the time of each rank; 0 never looks
+    straggler_ratio: float = 1.3  # to the median of its likes: from there on a rank is told of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +204,11 @@ class Cluster:
     nodes: int = 1
     devices_per_node: int = 8  # GPUs, or training processes on a CPU
     gpu: str | None = None  # a key of toolkit.hardware.GPUS
+    peak_tflops: float | None = None  # dense bf16 TFLOP/s of one device, instead of its type's
+    gpu_tdp_w: float | None = None  # watts of one device at its limit, instead of its type's
+    node_overhead: float | None = None  # power of a node over that of its GPUs
+    pue: float | None = None  # power of the building over that of its nodes
+    kgco2_per_kwh: float | None = None  # of the site's electricity
     gres: str | None = None  # the GPUs' type as this Slurm calls it: gpus-per-node=TYPE:N; `none` asks for no GPUs
     cpus_per_device: int | None = None
     mem_gib: int | None = None  # per node; 0 takes all of it
@@ -198,6 +226,34 @@ class Cluster:
     modules: tuple[str, ...] = ()  # module load NAME, in order
     scratch: str | None = None  # node-local folder, TMPDIR of the jobs; may name $SLURM_JOB_ID or $USER
     sbatch: Mapping[str, Any] = field(default_factory=dict)  # further options of sbatch: {constraint: a100}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wandb:
+    """Weights & Biases. Its key comes from the environment alone: WANDB_API_KEY."""
+
+    project: str
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "online"  # offline writes below the stage's folder, for `wandb sync`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlflow:
+    """MLflow. Its secrets come from the environment alone: MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD."""
+
+    experiment: str
+    tracking_uri: str | None = None  # else MLFLOW_TRACKING_URI, or a file below the stage's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Where a training's figures go besides metrics.jsonl, and how its speed and power are told."""
+
+    tensorboard: bool = True
+    wandb: Wandb | None = None
+    mlflow: Mlflow | None = None
+    mfu: Literal["6n", "6n_causal", "6n_full", "paper"] = "6n_causal"  # the main convention; the page shows all
+    power_every_s: float = 10.0  # between two readings of the GPUs' power; 0 reads none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +277,7 @@ class Recipe:
     model: Model
     parallel: Parallel
     train: Train
+    guard: Guard = field(default_factory=Guard)
     data: Data = field(default_factory=Data)
     corpus: Corpus = field(default_factory=Corpus)
     inputs: Inputs = field(default_factory=Inputs)
@@ -228,4 +285,5 @@ class Recipe:
     score: Score = field(default_factory=Score)
     cluster: Cluster
     container: Container = field(default_factory=Container)
+    watch: Watch = field(default_factory=Watch)
     runs: str = "runs"  # folder of run folders

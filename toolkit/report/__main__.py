@@ -1,24 +1,46 @@
-"""`python -m toolkit.report RUN [-o FILE] [--json]`: write the page of a run and say where it is."""
+"""`python -m toolkit.report RUN [-o FILE] [--watch [SECONDS]] [--json]`: write the page of a run and say where it is.
+`--watch` writes it anew until the run ends; whoever looks at it need not reload, the page does so itself.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit import cli
+from toolkit.errors import UsageError
 from toolkit.report import page, read
+from toolkit.report.record import Record
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m toolkit.report", description="Write the page of a run.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder, such as runs/demo-20260101-ab12")
     parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="where to write it (default: RUN/report.html)")
+    parser.add_argument(
+        "--watch", metavar="SECONDS", type=float, nargs="?", const=15.0, help="again every so often until the run ends"
+    )
+    parser.add_argument(
+        "--peak-tflops", metavar="N", type=float, help="dense bf16 peak of a device, instead of the recipe's GPU type's"
+    )
     parser.add_argument("--json", action="store_true", help="print path, state, verdict and notes as JSON")
     arguments = parser.parse_args(argv)
-    record = read.read(arguments.run)
+    for name, value in (("--watch", arguments.watch), ("--peak-tflops", arguments.peak_tflops)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name}={value:g} is no time" if name == "--watch" else f"{name}={value:g} is no peak",
+                             do="give a number above 0")  # fmt: skip
+    record = _read(arguments.run, arguments.peak_tflops)
     path = page.write(record, arguments.out)
+    if arguments.watch is not None:
+        while page.summary(record)["state"] not in ("done", "failed"):
+            time.sleep(arguments.watch)
+            record = _read(arguments.run, arguments.peak_tflops)
+            path = page.write(record, arguments.out)
     summary = page.summary(record)
     if arguments.json:
         cli.print_json({"report": str(path), **summary})
@@ -27,6 +49,15 @@ def main(argv: Sequence[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     print(f"{summary['verdict']}\n{path}")
     return 0
+
+
+def _read(run: Path, peak_tflops: float | None) -> Record:
+    record = read.read(run)
+    if peak_tflops is None:
+        return record
+    site = record.recipe.get("cluster")
+    cluster = {**(site if isinstance(site, dict) else {}), "peak_tflops": peak_tflops}
+    return dataclasses.replace(record, recipe={**record.recipe, "cluster": cluster})
 
 
 if __name__ == "__main__":

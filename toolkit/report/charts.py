@@ -138,9 +138,12 @@ def line_chart(
     steps: tuple[int, int] | None = None,
     from_zero: bool = False,
     marks: Sequence[int] = (),
+    flags: Sequence[tuple[int, str]] = (),
     x_title: str = "step",
 ) -> Markup:
-    """Lines over steps. `steps` fixes the horizontal range, so that charts below each other align."""
+    """Lines over steps. `steps` fixes the horizontal range, so that charts below each other align. `marks` are upright
+    lines; `flags` (step, css class) such with a knob on top.
+    """
     left, right, top, bottom = 58.0, 16.0, 12.0, 40.0 if x_title else 24.0
     values = [v for line in lines for _, v in line.points if math.isfinite(v)]
     first, last = steps or (
@@ -179,6 +182,10 @@ def line_chart(
     out += [_rule(x(step), top, x(step), top + plot_h, "mark") for step in marks if first <= step <= last]
     for line in lines:
         out += _path(line, x, y, int(plot_w))
+    for step, flag in flags:
+        if first <= step <= last:
+            out.append(_rule(x(step), top, x(step), top + plot_h, f"flag {flag}"))
+            out.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4" class="knob {}"/>').format(x(step), top, flag))
     return Markup("").join([*out, Markup("</svg>")])
 
 

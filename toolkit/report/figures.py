@@ -20,6 +20,7 @@ from toolkit.report.values import count, percent, plain, science, text
 NARROW = 358
 _SMOOTH_FROM = 60
 _SMOOTH_PARTS = 30
+_FLAGS = ("skipped", "spike", "rollback")  # events on the loss, and their css classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +82,19 @@ def loss(curve: Curve, uid: str, what: str) -> Figure | None:
         at = ", ".join(f"{step:,}" for step in curve.resumed[:8]) + (", \u2026" if len(curve.resumed) > 8 else "")
         words.append(f"Resumed at step {at}; steps done twice count once, with the later values.")
         legend.append(("mark", "resumed"))
+    flags = [(step, event) for step, event, _ in curve.events if event in _FLAGS][-200:]
+    for flag in _FLAGS:
+        times = sum(event == flag for _, event, _ in curve.events)
+        if times:
+            name = "skipped update" if flag == "skipped" else flag
+            legend.append((f"flag {flag}", name))
+            words.append(f"{times:,} {name}{'s' if times > 1 else ''}.")
     title, desc = f"Loss of {what}", " ".join(words)
 
     def draw(uid: str, css: str, width: int, height: int = 250) -> Markup:
         return line_chart(
             uid=uid, css=css, width=width, height=height, title=title, desc=desc, lines=lines, show=_ticker(lines),
-            steps=_span(curve), marks=curve.resumed[:50],
+            steps=_span(curve), marks=curve.resumed[:50], flags=flags,
         )  # fmt: skip
 
     return Figure(title=title, svg=_both(draw, uid, 960, height=320), legend=tuple(legend), caption=desc)
@@ -167,8 +175,3 @@ def scores(table: list[Score], marks: Landmarks | None, uid: str) -> Figure:
 
     caption = "Whiskers: 95 % interval." if any(score.low is not None for score in table) else ""
     return Figure(title=text(first.title, 120), svg=_both(draw, uid, 500, labels=118.0), caption=caption)
-
-
-def speed(curve: Curve) -> float | None:
-    values = [value for _, value in curve.finite("tokens_per_s")]
-    return statistics.median(values) if values else None

@@ -11,13 +11,14 @@ from typing import Any
 
 from toolkit import __version__, files
 from toolkit.errors import MissingPackage, RunError
-from toolkit.report import read, words
+from toolkit.report import read, speed, words
 from toolkit.report.paper import tables
 from toolkit.report.read import Record
 from toolkit.report.settings import data_parallel, lookup, settings, step_tokens
 from toolkit.report.values import clock, count, duration, moment, plain, text
 
 _BLOCK = 60_000
+_RELOAD_S = 15
 
 
 def build(run: str | Path, out: str | Path | None = None) -> Path:
@@ -87,6 +88,7 @@ def _context(record: Record) -> dict[str, Any]:
         "name": text(name, 80),
         "title": text(recipe.get("title") or name, 200),
         "state": {"code": code, "words": state},
+        "reload_s": _RELOAD_S if words.running(record) else None,
         "created": clock(moment(manifest.get("created"))) if moment(manifest.get("created")) else "",
         "verdict": _unbroken(line),
         "doubt": _unbroken(doubt),
@@ -122,8 +124,6 @@ def _unbroken(line: str) -> str:
 
 def _tiles(record: Record) -> list[tuple[str, str, str]]:
     """(label, value, smaller words) of the few figures that sum up a run."""
-    from toolkit.report.figures import speed
-
     out: list[tuple[str, str, str]] = []
     ends = words.first_and_last(record.pretrain)
     if ends:
@@ -140,7 +140,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
                 f"{count(step_tokens(record.recipe))} a step",
             )
         )
-    rate = speed(record.pretrain)
+    rate = speed.median(record.pretrain, "tokens_per_s")
     if rate is not None:
         out.append(("Speed", count(rate), "tokens/s, median"))
     sizes = [lookup(record.recipe, f"parallel.{name}") for name in ("tp", "pp")]

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from toolkit.energy import measured_w
 from toolkit.errors import RunError
 from toolkit.report.record import Curve, Record, Score, Stage
 from toolkit.report.values import moment, number, text, whole
@@ -186,6 +187,7 @@ def _curve(root: Path, name: str, notes: list[str]) -> Curve:
     rows: dict[str, dict[int, float]] = {}
     steps: set[int] = set()
     resumed: list[int] = []
+    events: list[tuple[int, str, dict[str, Any]]] = []
     damaged, last = 0, -1
     for index, line in enumerate(lines):
         if not line.strip():
@@ -199,6 +201,10 @@ def _curve(root: Path, name: str, notes: list[str]) -> Curve:
         if step is None:
             damaged += 1
             continue
+        if "event" in row:  # its details may be named like figures
+            details = {key: value for key, value in row.items() if key not in ("step", "event")}
+            events.append((step, text(row["event"], 40), details))
+            continue
         if "loss" in row:
             if step <= last:
                 resumed.append(step)
@@ -211,7 +217,19 @@ def _curve(root: Path, name: str, notes: list[str]) -> Curve:
     if damaged:
         notes.append(f"{name}: {damaged} damaged line{'s' if damaged > 1 else ''} left out")
     columns = {key: tuple(sorted(values.items())) for key, values in rows.items()}
-    return Curve(steps=tuple(sorted(steps)), columns=columns, resumed=tuple(sorted(set(resumed))), damaged=damaged)
+    try:
+        watts = measured_w((root / name).parent / "power")
+    except OSError as err:
+        notes.append(f"the power files beside {name} could not be read: {err.strerror}")
+        watts = None
+    return Curve(
+        steps=tuple(sorted(steps)),
+        columns=columns,
+        resumed=tuple(sorted(set(resumed))),
+        damaged=damaged,
+        events=tuple(events),
+        watts=watts,
+    )
 
 
 def _fraction(value: Any) -> float | None:

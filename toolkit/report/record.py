@@ -28,12 +28,16 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Metrics of one training: columns by name as (step, value) in order of steps; values may be NaN (then a gap)."""
+    """Metrics of one training: columns by name as (step, value) in order of steps; values may be NaN (then a gap).
+    `events` are (step, what, details) in the file's order; `watts` the measured mean power of one GPU.
+    """
 
     steps: tuple[int, ...] = ()
     columns: dict[str, tuple[tuple[int, float], ...]]
     resumed: tuple[int, ...] = ()
     damaged: int = 0
+    events: tuple[tuple[int, str, dict[str, Any]], ...] = ()
+    watts: float | None = None
 
     def column(self, name: str) -> tuple[tuple[int, float], ...]:
         return self.columns.get(name, ())

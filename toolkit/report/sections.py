@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from toolkit.report import figures, words
+from toolkit.report import figures, speed, words
 from toolkit.report.paper import Landmarks, key, landmarks, tables
 from toolkit.report.record import MODELS, Curve, Record, Score, Stage
 from toolkit.report.settings import lookup, positive, step_tokens
@@ -16,6 +16,7 @@ from toolkit.report.values import clock, count, duration, number, percent, plain
 
 _GROUPS = 60
 _ROWS = 12
+_EVENTS = 50
 
 
 def score_table(index: int, table: list[Score]) -> dict[str, Any]:
@@ -103,8 +104,16 @@ def training(record: Record, curve: Curve, stage: str, what: str) -> dict[str, A
         figures.column(curve, name, f"{stage}-{name}", title=title, wide=wide, unit=unit)
         for name, title, wide, unit in small
     ]
+    section = "train" if full else "finetune"
+    used = speed.utilization(record.recipe, curve, section, record.root / "recipe.yaml")
+    consumed, no_energy = speed.power(record.recipe, curve)
     return {
         "id": stage,
+        "speed": speed.table(record.recipe, curve, used),
+        "mfu": {"against": used.against, "why": used.why},
+        "energy": consumed,
+        "no_energy": no_energy,
+        "events": _events(curve),
         "what": what,
         "loss": figures.loss(curve, f"{stage}-loss", what),
         "rate": parts[0],
@@ -112,6 +121,15 @@ def training(record: Record, curve: Curve, stage: str, what: str) -> dict[str, A
         "rows": _samples(curve),
         "absent": absent(record, stage, "metrics"),
     }
+
+
+def _events(curve: Curve) -> dict[str, Any]:
+    """The newest first, with their details in words."""
+    rows = []
+    for step, what, details in curve.events[: -_EVENTS - 1 : -1]:
+        told = [f"{text(name.replace('_', ' '), 24)} {_brief(value)}" for name, value in list(details.items())[:6]]
+        rows.append((f"{step:,}", what, ", ".join(told)))
+    return {"rows": rows, "more": max(0, len(curve.events) - _EVENTS)}
 
 
 def _samples(curve: Curve) -> list[tuple[str, ...]]:

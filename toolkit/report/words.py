@@ -26,6 +26,11 @@ def state(record: Record) -> tuple[str, str]:
     return ("running", f"unfinished, {of}") if done else ("waiting", "not started")
 
 
+def running(record: Record) -> bool:
+    """Whether a stage is at work, so that the page will change by itself."""
+    return any(stage.state == "running" for stage in record.stages if stage.stage != "report")
+
+
 def tables(record: Record) -> list[list[Score]]:
     """Scores by benchmark and mode in the order of the file, each table's models from base to finetuned."""
     found: dict[tuple[str, str], list[Score]] = {}

@@ -69,7 +69,7 @@ def last_rows(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        step = whole(row.get("step")) if isinstance(row, dict) else None
+        step = whole(row.get("step")) if isinstance(row, dict) and "event" not in row else None
         loss = number(row.get("loss")) if step is not None else None
         if step is not None and loss is not None:
             figures = {name: finite(row.get(name)) for name in ("step_s", "tokens_per_s")}

@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     build = verb("build", "tokenize JSONL files into one shard")
     build.add_argument("inputs", nargs="+", metavar="INPUT", help=".jsonl, .jsonl.gz or .jsonl.zst")
     build.add_argument("-o", "--output", required=True, metavar="PREFIX", help="writes PREFIX.bin and PREFIX.idx")
-    build.add_argument("--tokenizer", required=True, metavar="FOLDER", help="folder with tokenizer.model")
+    build.add_argument("--tokenizer", required=True, metavar="FOLDER", help="folder with tokenizer.model or .json")
     build.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (%(default)s)")
     build.add_argument("--workers", type=int, default=1, metavar="N", help="processes (%(default)s)")
     build.add_argument("--append-eod", action=argparse.BooleanOptionalAction, default=True, help="end each document")
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     show = verb("show", "print a document as text")
     show.add_argument("prefix")
     show.add_argument("n", type=int, help="number of the document, from 0")
-    show.add_argument("--tokenizer", required=True, metavar="FOLDER", help="folder with tokenizer.model")
+    show.add_argument("--tokenizer", required=True, metavar="FOLDER", help="folder with tokenizer.model or .json")
     return parser
 
 

@@ -140,7 +140,7 @@ def built(prefix: str | Path, shard: format.Writer, tally: Tally, settings: Sett
         eod_id=settings.eod_id,
         bin_sha256=shard.sha256,
         idx_sha256=files.sha256_file(index),
-        tokenizer_sha256=files.sha256_file(settings.tokenizer / tokenizers.MODEL),
+        tokenizer_sha256=files.sha256_file(tokenizers.model_file(settings.tokenizer)),
     )
 
 

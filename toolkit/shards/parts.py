@@ -144,7 +144,7 @@ def merge(
 def _ids(folder: Path) -> str:
     """A hash of all that decides which ids a text gets: the model and the tokens added to it."""
     added = json.dumps(tokenizers.load(folder).added, sort_keys=True)
-    return hashlib.sha256((files.sha256_file(folder / tokenizers.MODEL) + added).encode()).hexdigest()
+    return hashlib.sha256((files.sha256_file(tokenizers.model_file(folder)) + added).encode()).hexdigest()
 
 
 def _read(out: Path) -> Part:

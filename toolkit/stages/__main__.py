@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from toolkit import cli, files
-from toolkit.errors import Stopped, ToolkitError, UsageError
+from toolkit.errors import RolledBack, Stopped, ToolkitError, UsageError
 from toolkit.plan import steps
 from toolkit.recipe.rules import TRAINING_STAGES
 from toolkit.runs import find, record_done
@@ -47,8 +47,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         module = importlib.import_module(f"toolkit.stages.{_MODULES.get(step.stage, step.stage)}")
         result = module.run(context)
-    except Stopped as err:
-        print(f"stopped: {err}", flush=True)
+    except (Stopped, RolledBack) as err:
+        print(f"{'stopped' if isinstance(err, Stopped) else 'rolled back'}: {err}", flush=True)
         return err.exit_code
     except BrokenPipeError as err:  # for a verb that is its reader gone, and well; here it is a helper process
         raise RuntimeError("a process that this stage talks to is gone") from err

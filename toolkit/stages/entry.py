@@ -12,8 +12,9 @@ from typing import Any
 
 from toolkit import files
 from toolkit.cluster.ranks import run_ranks
-from toolkit.errors import ToolkitError
+from toolkit.errors import RolledBack, ToolkitError
 from toolkit.plan import Step, steps
+from toolkit.recipe.rules import TRAINING_STAGES
 from toolkit.runs import Run, find, held
 from toolkit.stages.context import inputs
 
@@ -36,15 +37,23 @@ def run_stage(run: str, ident: str) -> dict[str, Any]:
 
 
 def enter(run: Run, step: Step, start: Start) -> int:
-    """Start a stage's payload with `start`, alone in the stage's folder. Raises `RunBusy`; returns its exit code."""
+    """Start a stage's payload with `start`, alone in the stage's folder, and again when a training was rolled back.
+
+    Raises `RunBusy`; returns the payload's last exit code.
+    """
     folder = run.stage(step.id)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):  # a launcher that was killed may have left its job running
         files.remove_parts(folder)
         _set_aside_what_other_inputs_made(run, step)
-        for stale in [folder / "done.json", *folder.glob("error*.json")]:
-            stale.unlink(missing_ok=True)
-        code = start(run, step, ["toolkit.stages", str(run.path), step.id])
+        while True:
+            for stale in [folder / "done.json", *folder.glob("error*.json")]:
+                stale.unlink(missing_ok=True)
+            code = start(run, step, ["toolkit.stages", str(run.path), step.id])
+            if code != RolledBack.exit_code:  # the training itself says how often it may be started again for that
+                break
+            with open(folder / "log", "a", encoding="utf-8") as log:
+                log.write("rolled back: started again from the newest checkpoint\n")
         if code != 0:  # rank 0 may have ended well and recorded it before another failed
             (folder / "done.json").unlink(missing_ok=True)
         return code
@@ -53,7 +62,13 @@ def enter(run: Run, step: Step, start: Start) -> int:
 def on_this_host(run: Run, step: Step, words: Sequence[str]) -> int:
     """`python -m WORDS` in as many processes of this host as the step has."""
     command = [sys.executable, "-m", *words]
-    return run_ranks(command, processes=step.processes, folder=run.stage(step.id), threads=_threads(step.processes))
+    return run_ranks(
+        command,
+        processes=step.processes,
+        folder=run.stage(step.id),
+        threads=_threads(step.processes),
+        alive=run.recipe.cluster.alive if step.stage in TRAINING_STAGES else None,  # the others have no heartbeat
+    )
 
 
 def _set_aside_what_other_inputs_made(run: Run, step: Step) -> None:

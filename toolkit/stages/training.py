@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import math
+import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
-from toolkit import checkpoint
+from toolkit import checkpoint, energy, flops, hardware
 from toolkit.errors import CheckpointError
-from toolkit.recipe.schema import Train
+from toolkit.plan import room
+from toolkit.plan.layout import shape
+from toolkit.recipe.schema import Recipe, Train
 from toolkit.stages.context import Context, Result
 
 CHECKPOINTS = "checkpoints"
@@ -46,18 +53,42 @@ def fields(context: Context, *, start: Path, settings: Train) -> dict[str, Any]:
     recipe = context.recipe
     if reason := checkpoint.incomplete_reason(start):
         raise CheckpointError("the checkpoint to start from is not complete", where=start, why=reason)
+    rows = vocab_rows(start)
+    if context.rank == 0:
+        make_sure_of_room(context, settings, rows)
     return {
         "folder": context.folder,
         "model": recipe.model,
         "parallel": recipe.parallel,
         "train": settings,
+        "guard": recipe.guard,
+        "watch": recipe.watch,
         "data": recipe.data,
         "cluster": recipe.cluster,
-        "vocab_rows": vocab_rows(start),
+        "vocab_rows": rows,
         "tokenizer": context.tokenizer(),
         "weights": start,
         "resume": resume_from(context),
     }
+
+
+def make_sure_of_room(context: Context, settings: Train, rows: int) -> None:
+    """Before the first step: raise `PlanRefused` when the checkpoints do not fit, warn when they will not for ever."""
+    recipe, folder = context.recipe, context.folder / CHECKPOINTS
+    model = dataclasses.replace(shape(recipe), vocab=rows)
+    in_background = settings.async_save and recipe.cluster.device == "gpu"
+    asked = room.room(model, settings, recipe.parallel, recipe.guard, in_background=in_background)
+    there = [path for path in folder.glob("step=*") if not _for_ever(path, settings.keep_every)]
+    taken = sum(file.stat().st_size for path in there for file in path.rglob("*") if file.is_file())
+    free = shutil.disk_usage(context.folder).free
+    warning = room.check(asked, settings, where=context.folder, free_bytes=free, there_bytes=taken)
+    if warning:
+        print(warning, flush=True)
+
+
+def _for_ever(path: Path, keep_every: int | None) -> bool:
+    step = checkpoint.step_of(path)
+    return keep_every is not None and step is not None and (step + 1) % keep_every == 0
 
 
 def result(context: Context, **figures: Any) -> Result:
@@ -67,7 +98,11 @@ def result(context: Context, **figures: Any) -> Result:
     made, metrics = resume_from(context), context.folder / "metrics.jsonl"
     if made is None:
         raise CheckpointError("training ended without a complete checkpoint", where=context.folder / CHECKPOINTS)
-    return Result(outputs={"checkpoint": made, "metrics": metrics}, figures={**figures, **curve(metrics)})
+    told = {**figures, **curve(metrics)}
+    if "tokens_per_s" in told:
+        asked = context.recipe.finetune if context.step.stage == "finetune" else context.recipe.train
+        told |= speed(metrics, context.recipe, told["tokens_per_s"], asked.seq_length)
+    return Result(outputs={"checkpoint": made, "metrics": metrics}, figures=told)
 
 
 def vocab_rows(path: Path) -> int:
@@ -79,11 +114,63 @@ def vocab_rows(path: Path) -> int:
 
 
 def curve(path: Path) -> dict[str, Any]:
-    """First and last loss, last validation loss, and median tokens/s of metrics.jsonl."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """First and last loss, last validation loss and median tokens/s of metrics.jsonl; damaged lines are passed over."""
+    rows = _rows(path)
     steps, valid = [r for r in rows if "loss" in r], [r for r in rows if "valid_loss" in r]
-    speeds = sorted(r["tokens_per_s"] for r in steps)
-    figures = {"steps": steps[-1]["step"], "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"]}
+    figures: dict[str, Any] = {}
+    if steps:
+        figures = {"steps": steps[-1]["step"], "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"]}
     if valid:
         figures["valid_loss"] = valid[-1]["valid_loss"]
-    return {**figures, "tokens_per_s": speeds[len(speeds) // 2]}
+    rates = [rate for r in steps if (rate := _number(r.get("tokens_per_s"))) is not None]
+    return figures | ({"tokens_per_s": round(statistics.median(rates), 1)} if rates else {})
+
+
+def speed(path: Path, recipe: Recipe, tokens_per_s: float, seq_length: int) -> dict[str, Any]:
+    """Tokens/s of one device, MFU under every convention by name, and energy, as far as the recipe and the power files
+    tell. An MFU above 1 is no figure: the log says so, and the page stops there.
+    """
+    site = recipe.cluster
+    devices = site.nodes * site.devices_per_node
+    figures: dict[str, Any] = {"tokens_per_s_device": round(tokens_per_s / devices, 2)}
+    kind = site.gpu if site.device == "gpu" else None
+    peak = hardware.peak_tflops(kind, site.peak_tflops)
+    if peak is not None:
+        needed = flops.by_convention(shape(recipe), seq_length, recipe.model.nominal_parameters)
+        used = {name: round(flops.mfu(tokens_per_s, devices, peak, each), 4) for name, each in needed.items()}
+        if max(used.values()) <= 1:
+            figures["mfu"] = used
+        else:
+            print(f"no MFU: {max(used.values()):.2f} cannot be, so {peak:g} TFLOP/s a device are wrong", flush=True)
+    measured = energy.measured_w(path.parent / "power")
+    watts = measured if measured is not None else hardware.tdp_w(kind, site.gpu_tdp_w)
+    rows = _rows(path)
+    clock = max((s for r in rows if (s := _number(r.get("elapsed_s"))) is not None), default=None)
+    if watts is not None and clock is not None:
+        taken = energy.account(
+            device_kwh=energy.device_kwh(watts=watts, devices=devices, hours=clock / 3600),
+            node_overhead=site.node_overhead,
+            pue=site.pue,
+            kgco2_per_kwh=site.kgco2_per_kwh,
+        )
+        told = {"power_w": watts, "device_kwh": taken.device_kwh, "kwh": taken.kwh, "kgco2": taken.kgco2}
+        rounded = {name: float(f"{value:.6g}") for name, value in told.items() if value is not None}
+        figures["energy"] = {**rounded, "power_is": "measured" if measured is not None else "the stated limit"}
+    return figures
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Steps and validations; events, and what a full disk left half written, are passed over."""
+    found = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict) and "event" not in row and isinstance(row.get("step"), int):
+                    found.append(row)
+    return found
+
+
+def _number(value: Any) -> float | None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None

@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import nemo_run as run
 
-from toolkit.train import seams
-
 
 def override(recipe: run.Partial) -> None:
-    """No fused kernels, no overlap, no asynchronous saving, layers without Transformer Engine."""
+    """No fused kernels, no overlap of gradients and computation, no asynchronous saving."""
     config, trainer = recipe.model.config, recipe.trainer
-    config.transformer_layer_spec = seams.layer_spec
     config.use_cpu_initialization = True
     for fusion in (
         "persist_layer_norm",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from toolkit.recipe.schema import Cluster, Data, Model, Parallel, Train
+from toolkit.recipe.schema import Cluster, Data, Guard, Model, Parallel, Train, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class Job:
     tokenizer: Path
     weights: Path | None = None
     resume: Path | None = None
+    guard: Guard = field(default_factory=Guard)
+    watch: Watch = field(default_factory=Watch)
 
     @property
     def checkpoints(self) -> Path:

@@ -13,26 +13,42 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig
+from megatron.core.transformer.enums import AttnBackend
 from nemo import lightning as nl
 from nemo.collections import llm
 from nemo.collections.llm.gpt.data.fine_tuning import FineTuningDataModule
+from nemo.collections.llm.gpt.model.llama import Llama3Config
+from nemo.lightning.pytorch.callbacks.megatron_comm_overlap import MegatronCommOverlapCallback
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 
-from toolkit.train import callbacks, cpu, saving
+from toolkit.train import callbacks, cpu, documents, guards, layers, metrics, order, saving, stragglers, stream
 from toolkit.train.job import FinetuneJob, Job, PretrainJob
 from toolkit.train.schedule import HorizonCosine
 from toolkit.train.tokenizer import NemoTokenizer
 
-_CONFIGS = {"llama2_7b": llm.Llama2Config7B, "llama2_13b": llm.Llama2Config13B, "llama2_70b": llm.Llama2Config70B}
+_CONFIGS = {
+    "llama2_7b": llm.Llama2Config7B,
+    "llama2_13b": llm.Llama2Config13B,
+    "llama2_70b": llm.Llama2Config70B,
+    "llama3_8b": llm.Llama3Config8B,
+    "llama3_70b": llm.Llama3Config70B,
+}
+_FAMILIES = {"llama2": llm.LlamaConfig, "llama3": Llama3Config}  # neither scales rotary positions
+_ATTENTION = {name: AttnBackend[name] for name in ("auto", "flash", "fused", "unfused")}
 
 
-def pretrain_recipe(job: PretrainJob) -> run.Partial:
+def pretrain_recipe(job: PretrainJob, plan: order.Order | None = None) -> run.Partial:
+    """`plan` is what `order.agree` found; without one, the order of a training that begins."""
     train = job.train
     recipe = llm.llama2_7b.pretrain_recipe(
         dir=str(job.folder), name="nemo", num_nodes=job.cluster.nodes, num_gpus_per_node=job.cluster.devices_per_node
     )
     recipe.data = run.Config(
-        llm.PreTrainingDataModule,
+        stream.OrderedData,
+        plan=plan if plan is not None else order.plan(job),
+        steps=train.steps,
+        packed=documents.way(job) == "pack",
+        masked=documents.way(job) == "mask",
         paths={
             "train": [str(p) for p in job.train_shards],
             "validation": [str(p) for p in job.valid_shards],
@@ -52,6 +68,7 @@ def pretrain_recipe(job: PretrainJob) -> run.Partial:
         tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer)),
     )
     _common(recipe, job, label="pretrain")
+    documents.configure(recipe.model.config, job)
     return recipe
 
 
@@ -93,7 +110,12 @@ def _common(recipe: run.Partial, job: Job, *, label: str) -> None:
         name="nemo",
         use_datetime_version=False,
         ckpt=run.Config(
-            saving.StepCheckpoint, folder=str(job.checkpoints), every=job.train.save_every, keep=job.train.keep
+            saving.StepCheckpoint,
+            folder=str(job.checkpoints),
+            every=job.train.save_every,
+            keep=job.train.keep,
+            keep_every=job.train.keep_every,
+            valid_full=job.train.valid_full,
         ),
     )
     _trainer(recipe.trainer, job, label)
@@ -105,7 +127,7 @@ def _common(recipe: run.Partial, job: Job, *, label: str) -> None:
 def _model(job: Job) -> run.Config:
     model, par = job.model, job.parallel
     config = run.Config(
-        _CONFIGS.get(model.name, llm.LlamaConfig),
+        _CONFIGS.get(model.name, _FAMILIES[model.family]),
         num_layers=model.layers,
         hidden_size=model.hidden,
         ffn_hidden_size=model.ffn,
@@ -115,12 +137,30 @@ def _model(job: Job) -> run.Config:
         rotary_base=model.rope_base,
         layernorm_epsilon=model.norm_eps,
         vocab_size=job.vocab_rows,
+        attention_backend=_ATTENTION[job.train.attention],
+        # What NeMo's MegatronCommOverlapCallback sets: interleaved stages overlap their messages, others batch them.
+        overlap_p2p_comm=par.pp > 1 and par.vp is not None,
+        batch_p2p_comm=par.pp > 1 and par.vp is None,
     )
+    if (spec := _layers(job)) is not None:
+        config.transformer_layer_spec = spec
+        for fusion in layers.OF_OTHERS:
+            setattr(config, fusion, False)
     if par.recompute != "none":
         config.recompute_granularity = par.recompute
     if par.recompute == "full":
         config.recompute_method, config.recompute_num_layers = "uniform", 1
     return config
+
+
+def _layers(job: Job) -> Any:
+    """None: NeMo's own choice, which is Transformer Engine's layers."""
+    if job.train.layers == "te" and not job.on_cpu:
+        return None
+    # On a CPU, where nothing is gained by it, `auto` stays with the code that Megatron tests its kernels against.
+    if job.train.attention == "unfused" or (job.on_cpu and job.train.attention == "auto"):
+        return layers.unfused
+    return layers.flash_within_documents if job.data.reset_attention else layers.flash
 
 
 def _optimizer(job: Job) -> run.Config:
@@ -136,6 +176,7 @@ def _optimizer(job: Job) -> run.Config:
         clip_grad=train.clip_grad,
         bf16=train.precision == "bf16",
         use_distributed_optimizer=job.parallel.distributed_optimizer,
+        overlap_param_gather=_gathers_behind(job),
     )
     horizon = train.decay_steps if train.decay_steps is not None else train.steps
     schedule = run.Config(HorizonCosine, horizon_steps=horizon, warmup_steps=train.warmup_steps, min_lr=train.min_lr)
@@ -167,16 +208,14 @@ def _trainer(trainer: Any, job: Job, label: str) -> None:
     trainer.log_every_n_steps = 1
     trainer.callbacks = [
         run.Config(callbacks.SafePrinter),
-        run.Config(
-            callbacks.Metrics,
-            path=str(job.folder / "metrics.jsonl"),
-            steps=train.steps,
-            tokens_per_step=train.global_batch * train.seq_length,
-            label=label,
-        ),
+        metrics.config(job, label),
         run.Config(callbacks.Heartbeat, folder=str(job.folder)),
         run.Config(callbacks.ValidationOnResume),
+        run.Config(guards.Guard, folder=str(job.folder), limits=job.guard, can_skip=label == "pretrain"),
+        *stragglers.configs(job),
     ]
+    if job.parallel.tp_overlap:
+        trainer.callbacks.append(_tensor_overlap(job))
     dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
     precision = run.Config(
         nl.MegatronMixedPrecision,
@@ -199,16 +238,33 @@ def _strategy(strategy: Any, job: Job) -> None:
     strategy.context_parallel_size = par.cp
     strategy.sequence_parallel = par.sequence
     strategy.pipeline_dtype = torch.bfloat16 if job.train.precision == "bf16" else torch.float32
-    strategy.ckpt_async_save = True
+    strategy.ckpt_async_save = job.train.async_save
     strategy.ckpt_parallel_load = True
     # The default format of the optimizer's state ties it to the layout; this one can be read at any.
     strategy.ckpt_optim_fully_reshardable = True
     strategy.ddp = run.Config(
         DistributedDataParallelConfig,
         use_distributed_optimizer=par.distributed_optimizer,
-        check_for_nan_in_grad=True,
+        check_for_nan_in_grad=False,  # one rank alone would end by it; the guard sees it in the norm, on all at once
         grad_reduce_in_fp32=True,
         overlap_grad_reduce=par.overlap,
-        overlap_param_gather=par.overlap and par.distributed_optimizer,
+        overlap_param_gather=_gathers_behind(job),
+        align_param_gather=_gathers_behind(job) and par.vp is not None,  # chunks in step
         average_in_collective=True,
+    )
+
+
+def _gathers_behind(job: Job) -> bool:
+    return job.parallel.overlap and job.parallel.distributed_optimizer
+
+
+def _tensor_overlap(job: Job) -> run.Config:
+    """NeMo's callback makes Transformer Engine's buffers; the rest of what it would decide is given as decided here."""
+    par = job.parallel
+    return run.Config(
+        MegatronCommOverlapCallback,
+        tp_comm_overlap=True,
+        overlap_grad_reduce=par.overlap,
+        overlap_param_gather=_gathers_behind(job),
+        align_param_gather=_gathers_behind(job) and par.vp is not None,
     )

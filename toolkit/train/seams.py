@@ -14,13 +14,20 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 _CPU = torch.device("cpu")
+_device = _CPU  # where tensors are made that megatron-core asks for on "cuda"
 _installed = False
 
 
-def install() -> None:
-    """Everything megatron-core needs; call before it is imported. Idempotent."""
-    global _installed
-    if _installed or torch.cuda.is_available():
+def install(device: str | None = None) -> None:
+    """Everything megatron-core needs; call before it is imported. Idempotent.
+
+    `device`: where tensors are made; "meta" in a process that builds models and never computes with them.
+    """
+    global _installed, _device
+    if torch.cuda.is_available():
+        return
+    _device = torch.device(device) if device else _device
+    if _installed:
         return
     _installed = True
     _cuda_names()
@@ -29,9 +36,9 @@ def install() -> None:
     _distributed_optimizer()
 
 
-def install_nemo() -> None:
+def install_nemo(device: str | None = None) -> None:
     """What NeMo needs on top; call before its recipes are built."""
-    install()
+    install(device)
     if torch.cuda.is_available():
         return
     _nemo_seed()
@@ -50,13 +57,13 @@ class _NamesCuda(TorchFunctionMode):
         if func is torch.Tensor.cuda:
             return args[0]
         if func is torch.Tensor.type and len(args) == 1 and not kwargs:
-            return func(*args).replace("torch.", "torch.cuda.", 1)
+            return func(*args).replace("torch.meta.", "torch.").replace("torch.", "torch.cuda.", 1)
         if _is_cuda(kwargs.get("device")):
-            kwargs["device"] = _CPU
+            kwargs["device"] = _device
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False
         if func is torch.Tensor.to and len(args) > 1 and _is_cuda(args[1]):
-            args = (args[0], _CPU, *args[2:])
+            args = (args[0], _device, *args[2:])
         return func(*args, **kwargs)
 
 
@@ -85,7 +92,7 @@ def _cuda_names() -> None:
     param_and_grad_buffer).
     """
     cuda = torch.cuda
-    cuda.current_device = lambda: _CPU
+    cuda.current_device = lambda: _device
     cuda.set_device = lambda *_, **__: None
     cuda.synchronize = lambda *_, **__: None
     cuda.empty_cache = lambda: None
@@ -108,6 +115,11 @@ def _rng_state() -> None:
     logging.getLogger(mcore_random.__name__).addFilter(
         lambda record: "CPU RNG state changed" not in record.getMessage()
     )
+
+
+def without_te() -> None:
+    """What a GPU needs for layers without Transformer Engine, where that is not installed."""
+    _distributed_optimizer()
 
 
 def _distributed_optimizer() -> None:
@@ -167,24 +179,3 @@ def _nemo_load() -> None:
     from nemo.lightning.io import pl
 
     pl._fix_tensors_device = lambda checkpoint: checkpoint
-
-
-def layer_spec(config: Any, vp_stage: int | None = None) -> Any:
-    """NeMo's layer spec without Transformer Engine, with a norm that allows sequence parallelism.
-
-    megatron/core/transformer/torch_norm.py:32 refuses sequence parallelism; all that it needs from a norm is the mark
-    on its weight, by which `finalize_model_grads` sums that gradient over the tensor-parallel ranks.
-    """
-    from megatron.core.transformer import transformer_block
-    from nemo.collections.llm.gpt.model.base import local_layer_spec
-
-    class RMSNorm(torch.nn.RMSNorm):
-        def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
-            super().__init__(hidden_size, eps=eps)
-            self.weight.sequence_parallel = config.sequence_parallel
-
-    spec = local_layer_spec(config)
-    spec.submodules.input_layernorm = RMSNorm
-    spec.submodules.pre_mlp_layernorm = RMSNorm
-    transformer_block.LayerNormImpl = RMSNorm  # the block's final norm
-    return spec
