@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from toolkit import energy
 from toolkit.errors import DiskFull, MissingPackage
 from toolkit.recipe.schema import Mlflow, Wandb, Watch
 from toolkit.train import loggers, power, rows
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # ---- lines -----------------------------------------------------------------------------------------------------------
 
@@ -245,7 +249,9 @@ def test_tensorboard_on_a_disk_that_cannot_be_written(tmp_path: Path, capsys: py
 
 def needs(package: str) -> pytest.MarkDecorator:
     there = importlib.util.find_spec(package) is not None
-    return pytest.mark.skipif(not there, reason=f"{package} is not installed: its offline mode is not tried")
+    return pytest.mark.skipif(
+        not there, reason=f"{package} is not installed here; test_what_is_in_no_lock_works_offline tries it"
+    )
 
 
 @pytest.mark.slow
@@ -287,6 +293,27 @@ def test_mlflow_in_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert run.data.params == {"train.lr": "0.001"} and run.data.metrics == {"loss": 0.2}
     assert sorted(m.step for m in client.get_metric_history(kept["run_id"], "loss")) == [1, 2, 3, 4, 4, 5, 5]
     assert len(client.search_runs([run.info.experiment_id])) == 1
+
+
+@pytest.mark.slow
+def test_what_is_in_no_lock_works_offline(tmp_path: Path) -> None:
+    """The two tests above, with the pinned extras in a folder of their own where the environment lacks them."""
+    table = yaml.safe_load((ROOT / "env" / "versions.yaml").read_text(encoding="utf-8"))["packages"]
+    pins = [f"{name}=={table[name]['version']}" for name in ("wandb", "mlflow-skinny")]
+    uv = shutil.which("uv")
+    install = (
+        [uv, "pip", "install", "-q", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
+    )
+    made = subprocess.run([*install, "--target", str(tmp_path / "extras"), *pins], capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"wandb and mlflow cannot be installed here: {made.stderr.strip()[-200:]}")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path / 'extras'}:{ROOT}"}
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", os.devnull]
+    chosen = [f"{Path(__file__)}::{name}" for name in ("test_wandb_offline", "test_mlflow_in_files")]
+    done = subprocess.run(
+        [*words, "--rootdir", str(ROOT), *chosen], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 # ---- a step's time ---------------------------------------------------------------------------------------------------
