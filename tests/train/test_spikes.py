@@ -87,6 +87,6 @@ def test_the_slowest_rank_is_compared_with_those_that_do_the_same() -> None:
     assert slow is not None and (slow.rank, slow.ratio, slow.own_s) == (1, 1.5, 1.5)
 
 
-def test_with_one_copy_of_the_model_all_ranks_are_compared() -> None:
-    assert pace.likes_of([0, 1, 2], replicas=1) == [[0, 1, 2]]
+def test_with_one_copy_of_the_model_there_is_nobody_to_compare_with() -> None:
+    assert pace.likes_of([0, 0, 1, 1], replicas=1) == [] and pace.slowest([1.0, 1.0, 2.0, 2.0], []) is None
     assert pace.slowest([1.0], [[0]]) is None and pace.slowest([0.0, 0.0], [[0, 1]]) is None

@@ -28,9 +28,11 @@ def slowest(own_s: Sequence[float], likes: Sequence[Sequence[int]]) -> Slowest |
 
 
 def likes_of(stage: Sequence[int], replicas: int) -> list[list[int]]:
-    """Ranks that do the same work: of the same pipeline stage where the model is there more than once, else all, for
-    one copy alone has only ranks that wait for each other in a stage. `stage` is that of each rank.
+    """Ranks that do the same work, each by itself: of the same pipeline stage, where the model is there more than once.
+
+    Of one copy alone nothing can be said: its stages have different work (the last has the logits), and the ranks of a
+    stage wait for each other in every layer. `stage` is that of each rank.
     """
     if replicas < 2:
-        return [list(range(len(stage)))]
+        return []
     return [[rank for rank, of in enumerate(stage) if of == one] for one in sorted(set(stage))]

@@ -33,9 +33,9 @@ class Padded(torch.utils.data.Dataset):
         if index < len(self.dataset):
             return self.dataset[index]
         sample = self.dataset[0]
-        if "loss_mask" in sample:
-            return {**sample, "loss_mask": torch.zeros_like(sample["loss_mask"])}
-        return {**sample, "answer_start_idx": len(sample["input_ids"]) + 1}  # of a finetuning: none is an answer's
+        if "answer_start_idx" in sample:  # of a finetuning: none is an answer's, and the mask is made anew of that
+            return {**sample, "answer_start_idx": len(sample["input_ids"]) + 1}
+        return {**sample, "loss_mask": torch.zeros_like(sample["loss_mask"])}
 
 
 class Sums(MaskedTokenLossReduction):
