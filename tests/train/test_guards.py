@@ -194,7 +194,9 @@ def test_a_disk_that_fills_during_a_checkpoint_is_said_and_room_made_lets_it_go_
     stopped = start(disk / "run", code=1, **settings)
     told = (stopped.folder / "log").read_text(encoding="utf-8")
     assert "error: " in told and "no room for a checkpoint" in told
-    assert "Traceback" not in told + (stopped.folder / "rank-1.log").read_text(encoding="utf-8")
+    assert "Traceback" not in told
+    if not background:  # there Megatron has rank 0 look at the results alone: the other may see its end before its word
+        assert "Traceback" not in (stopped.folder / "rank-1.log").read_text(encoding="utf-8")
     assert {path.name for path in (stopped.folder / "checkpoints").iterdir()} == {"step=1", "step=3"}
     newest = checkpoint.latest(stopped.folder / "checkpoints")
     assert newest.name == "step=3"

@@ -262,6 +262,7 @@ def test_wandb_offline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     folder.mkdir(parents=True)
     watch = Watch(tensorboard=False, wandb=Wandb(project="p", mode="offline"))
     for begun in (0, 3):
+        time.sleep(1.1 if begun else 0)  # W&B names what it writes by the second
         made = loggers.start(watch, folder, {"train": {"lr": 1e-3}}, begun=begun)
         for step in range(begun + 1, 6):
             made.write(step, {"loss": 1.0 / step})

@@ -94,6 +94,7 @@ class StepCheckpoint(nl.ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         self._beat(trainer)
+        together.finish_saving(trainer)  # one at a time: each is whole, or said not to be, before the next takes room
         stream.record(trainer, filepath)
         super()._save_checkpoint(trainer, filepath)
         self._beat(trainer)
