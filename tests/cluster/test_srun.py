@@ -60,6 +60,13 @@ def test_the_rank_becomes_the_payload_with_its_words_unchanged(tmp_path: Path) -
         (75, "", "srun: error: node02: task 1: Exited with exit code 75\n", "STOPPED", ()),
         (76, "", "srun: error: node02: tasks 0-3: Exited with exit code 76\n", "ROLLED_BACK", ()),
         (
+            143,
+            "",
+            "srun: error: node01: task 0: Exited with exit code 76\nsrun: error: node02: task 1: Terminated\n",
+            "ROLLED_BACK",
+            (),
+        ),
+        (
             137,
             "",
             "srun: error: node03: task 17: Killed\nsrun: error: node04: tasks 18-19: Killed\n",

@@ -151,11 +151,17 @@ def test_what_the_user_must_mend_is_not_tried_again(cluster: Slurm, start: Start
 
 
 def test_a_rolled_back_training_starts_again_in_the_same_allocation(cluster: Slurm, start: Start) -> None:
-    """Both ranks say that the loss has jumped; the next ones are there without Slurm queueing anything again."""
+    """Both ranks, which agree as a training's do, say that the loss has jumped; the end of one kills the other where it
+    is slower. The next ones are there without Slurm queueing anything again.
+    """
     again = """
-mark = folder / f"was-here-{rank}"
-if not mark.exists():
-    mark.touch()
+import time
+marks = [folder / f"was-here-{one}" for one in (0, 1)]
+first = not marks[rank].exists()
+marks[rank].touch()
+while not all(mark.exists() for mark in marks):
+    time.sleep(0.01)
+if first:
     sys.exit(76)
 if rank == 0:
     (folder / "done.json").write_text("{}")

@@ -135,8 +135,9 @@ def _judge(code: int, hung: str, told: str) -> Ended:
     why = f"rank {first[2]} on {first[1]}: {first[3].strip()}" if first else f"srun ended with {code}"
     if code == Stopped.exit_code:
         return Ended(state="STOPPED", code=code)
-    if code == RolledBack.exit_code:
-        return Ended(state="ROLLED_BACK", code=code, why="the loss had jumped")
+    # The ranks end one after the other, and the first end kills those that are still on their way out.
+    if code == RolledBack.exit_code or f"Exited with exit code {RolledBack.exit_code}" in told:
+        return Ended(state="ROLLED_BACK", code=RolledBack.exit_code, why="the loss had jumped")
     single = first is not None and first[2].isdigit() and _KILLED.search(first[3]) is not None
     return Ended(state="CRASHED", code=code, why=why, blame=((first[1], why),) if first and single else ())
 
