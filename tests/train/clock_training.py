@@ -72,7 +72,7 @@ def main(folder: str) -> None:
 
     # 1,200 tokens a step on 2 devices of 2,000 FLOP/s: 12 s are 100 tokens/s, which need 2,000 FLOP/s of 4,000.
     watched = metrics.Metrics(
-        folder, steps=8, tokens_per_step=1200, label="clock", devices=2, flops_per_token=20.0, peak_flops=2000.0
+        folder, steps=8, tokens_per_step=1200, label="clock", devices=2, flops_per_token=20.0, peak_tflops=2000.0e-12
     )
     trainer = pl.Trainer(
         accelerator="cpu",

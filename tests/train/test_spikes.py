@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from toolkit.recipe.schema import Guard
 from toolkit.train import pace, spikes
+from toolkit.train import rows as lines
 
 GUARD = Guard(window=16, deviations=6.0, floor=0.02)
 
@@ -71,10 +72,10 @@ def test_skipped_steps_are_counted_at_the_end_and_seen_by_no_window(tmp_path: Pa
     rows += [{"step": 3, "loss": 99.0, "skipped": True}, {"step": 3, "valid_loss": 2.0}]
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + '\n[1]\n{"step": 4, "lo', encoding="utf-8")
-    window, skipped = spikes.recall(GUARD, spikes.read_rows(path))
+    window, skipped = spikes.recall(GUARD, lines.read(path))
     assert list(window.losses) == [2.0] and skipped == 2
     assert spikes.recall(GUARD, [*rows, {"step": 4, "loss": 2.0}])[1] == 0
-    assert spikes.read_rows(tmp_path / "none") == []
+    assert lines.read(tmp_path / "none") == []
 
 
 def test_the_slowest_rank_is_compared_with_those_that_do_the_same() -> None:

@@ -11,7 +11,7 @@ from toolkit.errors import RecipeError, nearest
 from toolkit.flops import CONVENTIONS
 from toolkit.hardware import gpu
 from toolkit.recipe import site
-from toolkit.recipe.schema import STAGES, Guard, Recipe, Train
+from toolkit.recipe.schema import STAGES, Finetune, Guard, Parallel, Recipe, Train
 
 TRAINING_STAGES = ("pretrain", "finetune")
 
@@ -124,24 +124,25 @@ def _layout(recipe: Recipe, where: str) -> None:
         f"make the cluster's devices a multiple of {per_model}",
     )
     dp = devices // per_model
-    _batch("train", train.micro_batch, train.global_batch, dp, where)
+    _batch("train", train, dp, par, where)
     if recipe.finetune is not None:
-        _batch("finetune", recipe.finetune.micro_batch, recipe.finetune.global_batch, dp, where)
-    micro_batches = train.global_batch // (train.micro_batch * dp)
-    _need(
-        par.vp is None or micro_batches % par.pp == 0,
-        f"parallel.vp={par.vp} needs micro-batches in multiples of parallel.pp={par.pp}, "
-        f"and train.global_batch={train.global_batch} makes {micro_batches}",
-        where,
-    )
+        _batch("finetune", recipe.finetune, dp, par, where)
 
 
-def _batch(section: str, micro: int, total: int, dp: int, where: str) -> None:
+def _batch(section: str, asked: Train | Finetune, dp: int, par: Parallel, where: str) -> None:
+    micro, total = asked.micro_batch, asked.global_batch
     _need(
         total % (micro * dp) == 0,
         f"{section}.global_batch={total} is not a multiple of {section}.micro_batch={micro} x dp={dp} = {micro * dp}",
         where,
         f"nearest: {max(1, round(total / (micro * dp))) * micro * dp}",
+    )
+    batches = total // (micro * dp)
+    _need(
+        par.vp is None or batches % par.pp == 0,
+        f"parallel.vp={par.vp} needs micro-batches in multiples of parallel.pp={par.pp}, "
+        f"and {section}.global_batch={total} makes {batches}",
+        where,
     )
 
 
@@ -193,15 +194,6 @@ def _engine(recipe: Recipe, where: str) -> None:
         ("train.attention=fused", train.attention == "fused"),
     ):
         _need(not (asked and local), f"{name} does not go with {without} Transformer Engine", where)
-    if recipe.finetune is not None and par.vp is not None:
-        devices = recipe.cluster.nodes * recipe.cluster.devices_per_node
-        batches = recipe.finetune.global_batch * par.tp * par.pp * par.cp // (recipe.finetune.micro_batch * devices)
-        _need(
-            batches % par.pp == 0,
-            f"parallel.vp={par.vp} needs micro-batches in multiples of parallel.pp={par.pp}, "
-            f"and finetune.global_batch={recipe.finetune.global_batch} makes {batches}",
-            where,
-        )
     _need(
         par.cp == 1 or train.attention != "unfused",
         f"train.attention=unfused does not go with parallel.cp={par.cp}",

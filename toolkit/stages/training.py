@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import math
 import shutil
 import statistics
@@ -17,6 +15,7 @@ from toolkit.plan import room
 from toolkit.plan.layout import shape
 from toolkit.recipe.schema import Recipe, Train
 from toolkit.stages.context import Context, Result
+from toolkit.train import rows as lines
 
 CHECKPOINTS = "checkpoints"
 
@@ -160,15 +159,8 @@ def speed(path: Path, recipe: Recipe, tokens_per_s: float, seq_length: int) -> d
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Steps and validations; events, and what a full disk left half written, are passed over."""
-    found = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict) and "event" not in row and isinstance(row.get("step"), int):
-                    found.append(row)
-    return found
+    """Steps and validations; events are passed over."""
+    return [row for row in lines.read(path) if "event" not in row and isinstance(row.get("step"), int)]
 
 
 def _number(value: Any) -> float | None:

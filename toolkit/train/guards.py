@@ -42,7 +42,7 @@ class Guard(pl.Callback):
         self._norm: float | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        known = spikes.read_rows(self._metrics) if trainer.global_rank == 0 else []
+        known = rows.read(self._metrics) if trainer.global_rank == 0 else []
         self.window, skipped = spikes.recall(self.limits, known)
         self.in_a_row = together.hear(skipped)
         self._see_loss(trainer.strategy)

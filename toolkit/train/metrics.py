@@ -48,7 +48,7 @@ def config(job: Job, label: str) -> run.Config:
         tokens_per_step=job.train.global_batch * job.train.seq_length,
         label=label,
         devices=site.nodes * site.devices_per_node,
-        peak_flops=None if peak is None else peak * 1e12,
+        peak_tflops=peak,
         flops_per_token=needed,
         watch=job.watch,
         settings={name: dataclasses.asdict(getattr(job, name)) for name in told},
@@ -63,7 +63,7 @@ class Metrics(pl.Callback):
 
     `step_s` runs from the end of a step to the end of the next; where a validation or a save lies between the two, from
     the beginning of the step itself. `data_s` is the part of it in which this rank waited for its data loader.
-    `flops_per_token` and `peak_flops` (of one device) give the MFU; without them there is none.
+    `flops_per_token` and `peak_tflops` (of one device) give the MFU; without them there is none.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Metrics(pl.Callback):
         label: str,
         devices: int = 1,
         flops_per_token: float | None = None,
-        peak_flops: float | None = None,
+        peak_tflops: float | None = None,
         watch: Watch | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.path = Path(folder), Path(folder) / "metrics.jsonl"
         self.steps, self.tokens_per_step, self.label, self.devices = steps, tokens_per_step, label, devices
-        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self.flops_per_token, self.peak_tflops = flops_per_token, peak_tflops
         self.watch, self.settings = watch or Watch(), settings or {}
         self._born = time.monotonic()
         self._progress: Progress | None = None
@@ -149,8 +149,8 @@ class Metrics(pl.Callback):
 
     def _speed(self, rate: float) -> dict[str, float]:
         told = {"tokens_per_s": round(rate, 1), "tokens_per_s_device": round(rate / self.devices, 2)}
-        if self.flops_per_token is not None and self.peak_flops is not None:
-            share = rate * self.flops_per_token / (self.devices * self.peak_flops)
+        if self.flops_per_token is not None and self.peak_tflops is not None:
+            share = flops.mfu(rate, self.devices, self.peak_tflops, self.flops_per_token)
             if share <= 1:  # else the GPU's type or peak is wrong, and the figure means nothing
                 told["mfu"] = round(share, 4)
         return told

@@ -1,5 +1,5 @@
-"""The lines of metrics.jsonl: adding one, and dropping those that a resumed training writes again. What is in a line is
-its writer's to say: a step's figures, a validation, or an event such as a rollback. Loads nothing heavy.
+"""The lines of metrics.jsonl: adding one, reading them, dropping those that a resumed training writes again. What is in
+a line is its writer's to say: a step's figures, a validation, or an event such as a rollback. Loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -29,6 +29,19 @@ def append(path: str | Path, row: Mapping[str, Any]) -> None:
     plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
     with files.disk_errors(Path(path)), open(path, "a", encoding="utf-8") as handle:
         handle.write(json.dumps(plain) + "\n")
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """The whole lines, in order; none when there is no file. What a full disk left half written is passed over."""
+    path, found = Path(path), []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            found.append(row)
+    return found
 
 
 def drop_from(path: str | Path, step: int, steps: int) -> Kept:

@@ -4,13 +4,11 @@ from a spike is `guards`'.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from toolkit.recipe.schema import Guard
@@ -78,17 +76,3 @@ def recall(guard: Guard, rows: Iterable[Mapping[str, Any]]) -> tuple[Window, int
         if isinstance(loss, (int, float)) and math.isfinite(loss):
             window.see(int(row["step"]), float(loss))
     return window, skipped
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl; none when there is none."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
