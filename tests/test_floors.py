@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Every module of the toolkit stands on one floor; a package's name covers what is in it. A new module needs a line.
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(["errors", "files", "progress", "cli", "units", "stats"], 0),
+    **dict.fromkeys(["errors", "files", "progress", "cli", "units", "stats", "pins"], 0),
     **dict.fromkeys(["models", "hardware", "flops", "energy"], 0),
     "recipe": 1,
     **dict.fromkeys(["plan", "cluster", "runs", "fabric", "images", "preflight"], 2),
@@ -23,7 +23,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(["corpus", "shards", "train", "checkpoint", "scoring", "report"], 3),
     "stages": 4,
     **dict.fromkeys(["launch", "submit", "watch", "score", "doctor"], 5),
-    **dict.fromkeys(["chain", "injob", "waiting", "job", "keepalive"], 5),
+    **dict.fromkeys(["chain", "injob", "waiting", "job", "keepalive", "nodes", "alike", "pinned_image"], 5),
 }
 VERBS = 5  # and every __main__
 BASE = 0  # the modules of this floor alone may all use one another
@@ -36,7 +36,12 @@ NEIGHBOURS = {
     *((name, "submit") for name in ("chain", "injob")),
     ("waiting", "submit"),
     ("job", "keepalive"),
+    *(("keepalive", name) for name in ("nodes", "alike", "pinned_image")),
+    *((name, "pinned_image") for name in ("launch", "injob", "nodes")),
+    *(("submit", name) for name in ("nodes", "pinned_image")),
     ("cluster", "plan"),  # a job is for a step
+    ("cluster", "images"),  # which command starts them, and with which rights
+    ("preflight", "fabric"),
     ("submit", "watch"),
     ("runs", "launch"),  # python -m toolkit.runs retry
     ("runs", "cluster"),  # what Slurm says of their jobs

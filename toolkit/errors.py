@@ -50,6 +50,12 @@ class PlanRefused(ToolkitError):
     exit_code = 3
 
 
+class ImageError(ToolkitError):
+    """An image that is missing, damaged or another than was asked for, or that could not be built."""
+
+    exit_code = 3
+
+
 class PreflightFailed(ToolkitError):
     """A node or its fabric is not fit for the job."""
 

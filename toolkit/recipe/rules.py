@@ -11,7 +11,7 @@ from toolkit.errors import RecipeError, nearest
 from toolkit.flops import CONVENTIONS
 from toolkit.hardware import gpu
 from toolkit.recipe import site
-from toolkit.recipe.schema import STAGES, Finetune, Guard, Parallel, Recipe, Train
+from toolkit.recipe.schema import STAGES, Finetune, Guard, Parallel, Preflight, Recipe, Train
 
 TRAINING_STAGES = ("pretrain", "finetune")
 
@@ -227,7 +227,33 @@ def _rest(recipe: Recipe, where: str) -> None:
         )
         _within("finetune", asked, ("warmup_fraction",), where, below=1)
     _device(recipe, where)
+    _preflight(recipe.cluster.preflight, where)
     _watch(recipe, where)
+
+
+def _preflight(asked: Preflight, where: str) -> None:
+    for name in ("fraction", "outlier"):
+        value = getattr(asked, name)
+        _need(value is None or 0 < value <= 1, f"cluster.preflight.{name}={value} must be above 0 and at most 1", where)
+    least = {"limit_s": 1, "start_s": 1, "rounds": 1, "size_mib": 1, "dcgm": 0, "idle_mib": 0, "counters": 0}
+    least |= {"shm_gib": 0, "scratch_gib": 0, "memlock_gib": 0}
+    for name, low in least.items():
+        value = getattr(asked, name)
+        _need(
+            value is None or low <= value < 1e6,
+            f"cluster.preflight.{name}={value} must be at least {low}, and a sane number",
+            where,
+        )
+    for name in ("node_gb_s", "pair_gb_s", "all_gb_s"):
+        value = getattr(asked, name)
+        _need(value is None or 0 < value < 1e6, f"cluster.preflight.{name}={value} must be above 0, in GB/s", where)
+    _need(asked.dcgm <= 4, f"cluster.preflight.dcgm={asked.dcgm}: dcgmi diag has levels 1 to 4", where)
+    _need(
+        asked.driver is None or re.fullmatch(r"\d+(\.\d+)*", asked.driver) is not None,
+        f"cluster.preflight.driver={asked.driver!r} is no version of a driver",
+        where,
+        "write it as nvidia-smi does, in quotes: '550.54.15', or how it begins: '550'",
+    )
 
 
 def _device(recipe: Recipe, where: str) -> None:

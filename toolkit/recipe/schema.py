@@ -183,6 +183,7 @@ class Alive:
     start_s: float = 3600.0  # the same before the first step: imports, restoring, indexing of the data
     idle_attempts: int = 3  # attempts in a row without a newer checkpoint, then the job fails
     strikes: int = 2  # failures of a node, then the run excludes it
+    look_s: float = 600.0  # each node, before the ranks: its image and its fabric; one that says nothing is excluded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +192,53 @@ class Apptainer:
 
     command: str = "apptainer"  # or singularity, or a path
     binds: tuple[str, ...] = ()  # as --bind takes them; the run's folder and what the recipe names are bound anyway
-    options: tuple[str, ...] = ()  # further options of `apptainer exec`, such as --no-privs
+    options: tuple[str, ...] = ()  # further options of `apptainer exec`, such as --unsquash
+    local: str | None = None  # folder on each node's own disk that SIFs are copied to before they are started
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What a preflight asks of each node and of the way between them. Rates are bus bandwidths of an all-reduce, GB/s
+    (1e9 bytes). `None` is computed: from the GPUs' links, the NICs that were found, or by the device.
+    """
+
+    bandwidth: bool = True  # each node alone, pairs of nodes, all of them; else nothing is measured
+    fraction: float = 0.8  # of what is expected; below it is a fault
+    node_gb_s: float | None = None  # expected of one node's GPUs
+    pair_gb_s: float | None = None  # of two nodes
+    all_gb_s: float | None = None  # of all nodes
+    outlier: float | None = None  # of what its likes reach, a fault too: 0.7 on GPUs, 0.1 on CPUs
+    rounds: int | None = None  # of pairs, each node with another partner: all pairs up to 16 nodes, 8 rounds beyond
+    size_mib: int | None = None  # largest message: 1024 on GPUs, 8 on CPUs
+    limit_s: float = 60.0  # for one test, which is given up then
+    start_s: float = 300.0  # for all ranks to load torch
+    idle_mib: int = 2048  # of a GPU's memory that may be in use before the job
+    shm_gib: float | None = None  # least size of /dev/shm: 1 on GPUs, 0 on CPUs
+    scratch_gib: float = 10.0  # least room in cluster.scratch
+    memlock_gib: float | None = None  # least memory that may be locked, where there is RDMA; else a warning
+    driver: str | None = None  # the GPU driver's version, or how it begins: 550
+    dcgm: int = 0  # `dcgmi diag -r N` on each node, 1 to 4; 0 does without
+    counters: int = 10  # errors that a NIC's port may count meanwhile; a link that goes down is always a fault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nccl:
+    """What a site tells NCCL of its fabric beyond what each node's /sys tells. `None` leaves it to NCCL."""
+
+    required: bool = True  # NCCL_NET=IB: without the fabric a job ends at once, instead of going on over sockets
+    hca: tuple[str, ...] = ()  # the fabric's ports, mlx5_0 or mlx5_0:1, instead of those that are detected
+    sockets: tuple[str, ...] = ()  # interfaces for NCCL's and gloo's sockets, instead of the one that is detected
+    gid: Literal["nccl", "detected"] = "nccl"  # detected: its index is written down, for NCCL before 2.21
+    gid_index: int | None = None  # NCCL_IB_GID_INDEX, whatever is detected
+    traffic_class: int | None = None  # NCCL_IB_TC, DSCP x 4; as the NICs and switches have it
+    service_level: int | None = None  # NCCL_IB_SL
+    qps: int | None = None  # NCCL_IB_QPS_PER_CONNECTION
+    timeout: int | None = None  # NCCL_IB_TIMEOUT, 4.096 us x 2^timeout; longer lives through flaps of a link
+    retry: int | None = None  # NCCL_IB_RETRY_CNT
+    gdr_level: Literal["LOC", "PIX", "PXB", "PHB", "SYS"] | None = None  # NCCL_NET_GDR_LEVEL
+    cross_nic: int | None = None  # NCCL_CROSS_NIC; 0 where rails have switches of their own
+    ucx: bool = False  # UCX_NET_DEVICES as well
+    env: Mapping[str, str] = field(default_factory=dict)  # further variables, as they are; NCCL_NET where not required
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +263,7 @@ class Cluster:
     nics: int | None = None  # of the fabric, per node
     nic_gbps: int | None = None  # of one NIC
     fabric: Literal["none", "roce", "infiniband"] = "none"
+    nccl: Nccl = field(default_factory=Nccl)
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -223,6 +271,7 @@ class Cluster:
     small: Small = field(default_factory=Small)
     alive: Alive = field(default_factory=Alive)
     apptainer: Apptainer = field(default_factory=Apptainer)
+    preflight: Preflight = field(default_factory=Preflight)
     modules: tuple[str, ...] = ()  # module load NAME, in order
     scratch: str | None = None  # node-local folder, TMPDIR of the jobs; may name $SLURM_JOB_ID or $USER
     sbatch: Mapping[str, Any] = field(default_factory=dict)  # further options of sbatch: {constraint: a100}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.errors import RecipeError
+from toolkit.recipe import fabric
 from toolkit.recipe.schema import Apptainer, Cluster, Container, Recipe
 
 SIGNAL = "USR2"  # not USR1, which NCCL takes for itself
@@ -18,6 +19,7 @@ _LONGEST_WARNING_S = 65_535  # sbatch(1), --signal: an integer between 0 and 655
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:@+/=-]*")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:/-]*")
 _VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "USER")
+_LOCAL = re.compile(r"/(?:[A-Za-z0-9_./@+-]|\$USER(?![A-Za-z0-9_]))*")
 _SCRATCH = re.compile(rf"/(?:[A-Za-z0-9_./@+-]|\$(?:{'|'.join(_VARIABLES)})(?![A-Za-z0-9_]))*")
 _OPTION = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 # Options of sbatch that the toolkit sets from the plan, or that would make it something else than a queued script.
@@ -49,6 +51,7 @@ def check(recipe: Recipe, where: str = "") -> None:
         for name, value in (part.sbatch or {}).items():
             _option(key, name, value, where)
     _container(recipe.container, recipe.cluster.apptainer, where)
+    fabric.check(recipe.cluster, where)
 
 
 def _refuse(what: str, where: str, do: str) -> None:
@@ -71,6 +74,7 @@ def _sizes(site: Cluster, where: str) -> None:
         "cluster.alive.start_s": (site.alive.start_s, 1),
         "cluster.alive.idle_attempts": (site.alive.idle_attempts, 1),
         "cluster.alive.strikes": (site.alive.strikes, 1),
+        "cluster.alive.look_s": (site.alive.look_s, 1),
     }
     for key, (value, limit) in least.items():
         if value is not None and value < limit:
@@ -136,6 +140,12 @@ def _container(box: Container, site: Apptainer, where: str) -> None:
     for key, word in (("cluster.apptainer.command", site.command), ("container.image", box.image)):
         if word is not None and word.startswith("-"):
             _refuse(f"{key}={word!r} would be read as an option", where, "give a path")
+    if site.local is not None and (not _LOCAL.fullmatch(site.local) or "/../" in f"{site.local}/"):
+        _refuse(
+            f"cluster.apptainer.local={site.local!r} is no folder that every node has",
+            where,
+            "an absolute path of letters, digits and _ . / @ + -, such as /local/$USER/images; it outlives the job",
+        )
     if site.options and not site.options[0].startswith("-"):
         _refuse(
             f"cluster.apptainer.options[0]={site.options[0]!r} is no option",
