@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Before a long run: one task for each GPU, as a training has them, meet at the training's address. Prints a table by
-# node, and ends with 4, naming nodes, when a rank is missing or wrong, or an address, a clock, a GPU or the shared
-# folder (recipe preflight).
+# Before a long run: asks each node for its driver, GPUs, NICs, memory and scratch; then one task for each GPU, as a
+# training has them, meet at the training's address and measure all-reduces on each node, between pairs of nodes and on
+# all. Prints a table by node, and ends with 4, naming the nodes that are not fit; the launcher keeps away from them
+# (recipe preflight; what is asked for: cluster.preflight).
 #
 # usage:    sbatch [options of sbatch] slurm/preflight.sh [key=value ...]
 # example:  sbatch slurm/preflight.sh
 #           sbatch --nodes=4 --exclude=node07 slurm/preflight.sh cluster.nodes=4
+#           sbatch --time=120 slurm/preflight.sh cluster.preflight.dcgm=3
+#           sbatch slurm/preflight.sh cluster.preflight.bandwidth=false
 # needs:    the nodes; the training image (build_images.sh) or container=none
 #
 # environment:
@@ -21,7 +24,7 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --mem=0
 #SBATCH --exclusive
-#SBATCH --time=15
+#SBATCH --time=45
 #SBATCH --requeue
 #SBATCH --kill-on-invalid-dep=yes
 #SBATCH --open-mode=append

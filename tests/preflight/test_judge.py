@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.preflight import Facts, Wanted, as_dict, faults, table, warnings
+from toolkit.preflight import Facts, Fault, Outcome, Wanted, as_dict, faults, measurable, table, warnings
 from toolkit.preflight.facts import read
 from toolkit.preflight.nodelist import names, ranks, spans
 
@@ -34,6 +34,10 @@ def job(**changes: dict[int, object]) -> list[Facts]:
 
 def on(node: int, value: object) -> dict[int, object]:
     return dict.fromkeys(range(8 * node, 8 * node + 8), value)
+
+
+def outcome(found: list[Fault], warned: list[Fault]) -> Outcome:
+    return Outcome(faults=tuple(found), warnings=tuple(warned), exclude=())
 
 
 def said(told: list[Facts], **unheard: object) -> list[str]:
@@ -86,6 +90,21 @@ def test_a_whole_node_that_never_came_has_its_name_from_the_list() -> None:
     ]
 
 
+def test_only_whole_nodes_are_measured() -> None:
+    whole = {"node01": list(range(8)), "node02": list(range(8, 16))}
+    for told, left in (
+        (job(), ["node01", "node02"]),
+        (job()[:15], ["node01"]),
+        (job(gpus=on(0, 7)), ["node02"]),
+        (job(visible={9: "3"}), ["node01"]),
+        (job(local_rank={9: 0}), ["node01"]),
+        (job(rank={9: 8}), ["node01"]),
+        (job(clock_offset_s=on(1, 9.0)), ["node01", "node02"]),
+    ):
+        found = measurable(told, WANTED)
+        assert {node: [f.rank for f in here] for node, here in found.items()} == {node: whole[node] for node in left}
+
+
 def test_limited_memory_is_a_warning_where_there_is_rdma() -> None:
     told = job(memlock_kib=on(1, 64))
     assert [str(one) for one in warnings(told, WANTED)] == [
@@ -96,19 +115,21 @@ def test_limited_memory_is_a_warning_where_there_is_rdma() -> None:
 
 def test_the_table() -> None:
     told = job(memlock_kib=on(1, 64))
-    lines = table(told, faults(told, WANTED), warnings(told, WANTED)).splitlines()
+    lines = table(told, outcome(faults(told, WANTED), warnings(told, WANTED))).splitlines()
     assert lines[1].split() == ["node01", "0-7", "8", "0,1,2,3,4,5,6,7", "unlimited", "+0.000", "s", "3.11.7", "1"]
     assert lines[2].split()[4:6] == ["64", "KiB"] and lines[-1] == "every rank is where it should be"
-    made = as_dict(told, faults(told[:3], WANTED), [])
+    made = as_dict(told, outcome(faults(told[:3], WANTED), []))
     assert made["ranks"] == 16 and made["faults"][0] == {"node": "node01", "what": "ranks 3-7 of 16 never reported"}
-    assert table([], faults([], WANTED), []).splitlines()[-1].startswith("fault: ranks 0-15")
+    assert table([], outcome(faults([], WANTED), [])).splitlines()[-1].startswith("fault: ranks 0-15")
 
 
 @given(st.lists(st.builds(Facts), max_size=5))
 @settings(deadline=None)
 def test_whatever_ranks_say_can_be_judged_and_shown(told: list[Facts]) -> None:
     found = faults(told, WANTED)
-    assert found and table(told, found, warnings(told, WANTED)) and as_dict(told, found, [])
+    made = outcome(found, warnings(told, WANTED))
+    assert found and table(told, made) and as_dict(told, made)
+    assert measurable(told, WANTED) == {}
 
 
 @settings(deadline=None)
@@ -124,7 +145,8 @@ def test_whatever_comes_is_facts_or_nothing(value: object) -> None:
     found = read(json.loads(json.dumps(value)))
     if found is not None:
         faults([found], WANTED)
-        table([found], [], [])
+        measurable([found], WANTED)
+        table([found], outcome([], []))
 
 
 def test_facts_survive_the_wire() -> None:

@@ -61,6 +61,14 @@ def warnings(told: Sequence[Facts], wanted: Wanted) -> list[Fault]:
     ]
 
 
+def measurable(told: Sequence[Facts], wanted: Wanted) -> dict[str, list[Facts]]:
+    """The nodes that are whole, with their ranks: each local rank once, and each with a GPU where one is due."""
+    lame = {fault.node for fault in [*_numbers(told, wanted), *_places(told, wanted)]}
+    lame |= {fault.node for fault in _gpus(told, wanted)} if wanted.gpu else set()
+    here = {node: [f for f in told if f.node == node] for node in _nodes(told)}
+    return {node: ranks for node, ranks in here.items() if len(ranks) == wanted.per_node and node not in lame}
+
+
 def _missing(told: Sequence[Facts], wanted: Wanted, unheard: Mapping[int, tuple[str, str]]) -> list[Fault]:
     gone = sorted(set(range(wanted.world)) - {f.rank for f in told})
     known = {f.node_rank: f.node for f in told}

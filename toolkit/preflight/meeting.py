@@ -1,4 +1,5 @@
-"""All ranks meet at rank 0's address, as torch.distributed's would, tell what they are, and hear that it is over.
+"""All ranks meet at rank 0's address, as torch.distributed's would, tell what they are, do what rank 0 asks of them,
+and hear that it is over.
 
 Decides the words on the wire, their limits and when waiting ends. Whoever can reach the port may speak, so nothing that
 comes is trusted to be more than text. What is a fault is `judge`'s.
@@ -10,11 +11,14 @@ import contextlib
 import dataclasses
 import json
 import os
+import queue
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout  # a class of its own before Python 3.11
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ _CLOCKS = 3
 _ELSEWHERE = "is where another rank 0 listens"
 # A client of NFS may believe for acdirmax, 60 s by default (nfs(5)), that a new file is not there.
 _SEEN_S = 90.0
+_MOST_STAY_S = 86_400.0
 _LATER_S = 30.0  # the others wait longer than rank 0, which can say more than they
 
 
@@ -40,17 +45,50 @@ class Meeting:
 
     told: tuple[Facts, ...]
     unheard: Mapping[int, tuple[str, str]]
+    led: Any = None  # what `lead` returned
 
 
-def meet(own: Facts, *, folder: Path, limit_s: float = LIMIT_S) -> tuple[Meeting | None, str]:
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Those who met, while they are still there. `hosts` is the address by which others reach a rank."""
+
+    told: tuple[Facts, ...]
+    unheard: Mapping[int, tuple[str, str]]
+    hosts: Mapping[int, str]
+    server: _Server
+
+    def ask(self, orders: Mapping[int, dict[str, Any]], limit_s: float, stay_s: float) -> dict[int, dict[str, Any]]:
+        """Give {rank: order}, all at once; {rank: answer}, `{"error": why}` of those that gave none in `limit_s`.
+        A rank leaves that hears nothing for `stay_s` afterwards.
+        """
+        return self.server.ask(orders, limit_s, stay_s)
+
+
+Obey = Callable[[Any], dict[str, Any]]
+
+
+def meet(
+    own: Facts,
+    *,
+    folder: Path,
+    limit_s: float = LIMIT_S,
+    obey: Obey | None = None,
+    lead: Callable[[Table], Any] | None = None,
+) -> tuple[Meeting | None, str]:
     """Meet the other ranks; `folder` is one that every node should see. Returns what rank 0 heard and "".
 
-    Others get None, and why rank 0 could not be reached or "". Waits `limit_s` for the last rank, and no longer.
+    Others get None, and why rank 0 could not be reached or "". Waits `limit_s` for the last rank, and no longer. Then
+    rank 0 calls `lead`, and every rank answers the orders that this gives with what `obey` returns.
     """
     if own.rank == 0:
-        return _as_first(own, folder, limit_s)
+        return _as_first(own, folder, limit_s, obey, lead)
     seen_s = min(_SEEN_S, limit_s / 2)
-    return None, _report(own, folder, limit_s + _LATER_S, seen_s=seen_s, note_after_s=limit_s / 2)
+    why = _report(own, folder, limit_s + _LATER_S, seen_s=seen_s, note_after_s=limit_s / 2, obey=obey)
+    return None, why
+
+
+# What lies on a rank's desk: (order, seconds, who waits for the answer), or None: it is over.
+_Desk = queue.SimpleQueue  # of tuple[dict[str, Any], float, Future[Any]] | None
 
 
 class _Server:
@@ -58,6 +96,8 @@ class _Server:
 
     def __init__(self, port: int, token: str, world: int) -> None:
         self.told: list[Facts] = []
+        self.hosts: dict[int, str] = {}
+        self._desks: dict[tuple[int, str, int], _Desk] = {}
         self.all_told, self.over = threading.Event(), threading.Event()
         self._token, self._world = token, world
         self._lock, self._seats = threading.Lock(), threading.Semaphore(2 * world + 64)
@@ -77,13 +117,35 @@ class _Server:
 
     def close(self) -> None:
         """Tell all who reported that it is over, and wait a little for them to have heard it."""
-        self.over.set()
+        with self._lock:
+            self.over.set()
+            for desk in self._desks.values():
+                desk.put(None)
         deadline = time.monotonic() + _LINE_S
         for guest in list(self._reported):
             guest.join(max(0.0, deadline - time.monotonic()))
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._socket.close()
+
+    def ask(self, orders: Mapping[int, dict[str, Any]], limit_s: float, stay_s: float) -> dict[int, dict[str, Any]]:
+        waiting: dict[int, Future[Any]] = {}
+        with self._lock:
+            desks = {who[0]: desk for who, desk in self._desks.items()}
+        for rank, order in orders.items():
+            waiting[rank] = Future()
+            if rank in desks:
+                desks[rank].put(({"order": order, "stay_s": stay_s}, limit_s, waiting[rank]))
+            else:
+                waiting[rank].set_result({"error": "is not there any more"})
+        found, deadline = {}, time.monotonic() + limit_s + _LINE_S
+        for rank, future in waiting.items():
+            try:
+                answer = future.result(max(0.0, deadline - time.monotonic()))
+            except (OSError, ValueError, TimeoutError, FutureTimeout):
+                answer = None
+            found[rank] = answer if isinstance(answer, dict) else {"error": "its process is gone, or does not answer"}
+        return found
 
     def _guest(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, ValueError):
@@ -97,22 +159,52 @@ class _Server:
                 connection.settimeout(_SEEN_S + _LINE_S)
                 facts = read(lines.read())
                 if facts is not None:
+                    desk: _Desk = queue.SimpleQueue()
                     with self._lock:
                         self.told = [f for f in self.told if _who(f) != _who(facts)] + [facts]  # it tried again
+                        self.hosts[facts.rank] = connection.getpeername()[0].removeprefix("::ffff:")
+                        self._desks[_who(facts)] = desk
                         self._reported.append(threading.current_thread())
                         if len(self.told) >= self._world:
                             self.all_told.set()
-                    self.over.wait()
+                        if self.over.is_set():
+                            desk.put(None)
+                    try:
+                        _serve(desk, lines, connection)
+                    finally:
+                        with self._lock:
+                            if self._desks.get(_who(facts)) is desk:
+                                del self._desks[_who(facts)]
                     connection.settimeout(_LINE_S)
                     lines.write("over")
         self._seats.release()
+
+
+def _serve(desk: _Desk, lines: _Lines, connection: socket.socket) -> None:
+    """Hand a rank its orders and their senders its answers, until it is over or the rank is gone."""
+    gone: Exception | None = None
+    while (item := desk.get()) is not None:
+        order, limit_s, answer = item
+        if gone is None:
+            try:
+                connection.settimeout(limit_s)
+                lines.write(order)
+                answer.set_result(lines.read())
+                continue
+            except (OSError, ValueError) as err:
+                gone = err
+        answer.set_exception(gone)
+    if gone is not None:
+        raise gone
 
 
 def _who(facts: Facts) -> tuple[int, str, int]:
     return facts.rank, facts.node, facts.pid
 
 
-def _as_first(own: Facts, folder: Path, limit_s: float) -> tuple[Meeting | None, str]:
+def _as_first(
+    own: Facts, folder: Path, limit_s: float, obey: Obey | None, lead: Callable[[Table], Any] | None
+) -> tuple[Meeting | None, str]:
     token, deadline = secrets.token_hex(8), time.monotonic() + limit_s
     folder.mkdir(parents=True, exist_ok=True)
     # Written before there is anybody to ask for it.
@@ -127,21 +219,29 @@ def _as_first(own: Facts, folder: Path, limit_s: float) -> tuple[Meeting | None,
     mine: list[str] = []
     # By the address that the others use, which need not be one of this host.
     myself = threading.Thread(
-        target=lambda: mine.append(_report(own, folder, limit_s, seen_s=0.0, expect=token, until=server.over)),
+        target=lambda: mine.append(
+            _report(own, folder, limit_s, seen_s=0.0, expect=token, until=server.over, obey=obey)
+        ),
         daemon=True,
     )
     myself.start()
     while not server.all_told.wait(_TRY_AGAIN_S) and time.monotonic() < deadline and not mine:
         pass
     told = tuple(sorted(server.told, key=lambda facts: (facts.rank, facts.node)))
-    server.close()
-    myself.join(_LINE_S)
-    if mine and _ELSEWHERE in mine[0]:
-        return None, mine[0]
     unheard = _notes(folder, own.job, begun - limit_s)
     if mine and mine[0]:
         unheard[0] = (own.node, mine[0])
-    return Meeting(told=told, unheard=unheard), ""
+    led = None
+    try:
+        if lead is not None and not (mine and _ELSEWHERE in mine[0]):
+            near = {f.rank: own.master.rpartition(":")[0] for f in told if f.node == own.node}
+            led = lead(Table(told=told, unheard=unheard, hosts={**server.hosts, **near}, server=server))
+    finally:
+        server.close()
+        myself.join(_LINE_S)
+    if mine and _ELSEWHERE in mine[0]:
+        return None, mine[0]
+    return Meeting(told=told, unheard=unheard, led=led), ""
 
 
 def _report(
@@ -153,6 +253,7 @@ def _report(
     note_after_s: float | None = None,
     expect: str | None = None,
     until: threading.Event | None = None,
+    obey: Obey | None = None,
 ) -> str:
     """Tell rank 0 what `own` says and wait until the meeting is over; returns why that could not be, or ""."""
     host, _, port = own.master.rpartition(":")
@@ -160,7 +261,7 @@ def _report(
     while time.monotonic() - begun < limit_s and not (until and until.is_set()):
         try:
             with socket.create_connection((host, int(port)), timeout=_LINE_S) as connection:
-                return _speak(connection, own, folder, limit_s, seen_s, expect)
+                return _speak(connection, own, folder, limit_s, seen_s, expect, obey)
         except _Final as err:
             return f"{own.master} {err}"
         except (OSError, ValueError) as err:
@@ -178,7 +279,13 @@ class _Final(Exception):
 
 
 def _speak(
-    connection: socket.socket, own: Facts, folder: Path, limit_s: float, seen_s: float, expect: str | None
+    connection: socket.socket,
+    own: Facts,
+    folder: Path,
+    limit_s: float,
+    seen_s: float,
+    expect: str | None,
+    obey: Obey | None,
 ) -> str:
     lines, samples, token = _Lines(connection), [], ""
     for _ in range(_CLOCKS):
@@ -198,11 +305,14 @@ def _speak(
     lines.write(dataclasses.asdict(told))
     connection.settimeout(limit_s + _LATER_S)
     try:
-        if lines.read() == "over":
-            return ""
-    except (OSError, ValueError):
+        while (said := lines.read()) != "over":
+            order, stay_s = said["order"], float(said["stay_s"])
+            lines.write(obey(order) if obey is not None else {"error": "this rank takes no orders"})
+            connection.settimeout(min(max(stay_s, _LINE_S), _MOST_STAY_S))
+        return ""
+    except (OSError, ValueError, TypeError, KeyError):
         pass
-    raise _Final("went away before the other ranks had reported")
+    raise _Final("went away before it was over")
 
 
 def _sees(folder: Path, token: str, limit_s: float) -> bool:

@@ -110,7 +110,7 @@ def _head_height(lines: Sequence[str]) -> float:
     return 16.0 * len(lines) + 14
 
 
-def _open(uid: str, width: float, height: float, css: str, title: str, desc: str) -> Markup:
+def opening(uid: str, width: float, height: float, css: str, title: str, desc: str) -> Markup:
     return Markup(
         '<svg id="{0}" class="{1}" viewBox="0 0 {2:.0f} {3:.0f}" width="{2:.0f}" height="{3:.0f}" role="img" '
         'aria-labelledby="{0}-t {0}-d"><title id="{0}-t">{4}</title><desc id="{0}-d">{5}</desc>'
@@ -121,8 +121,15 @@ def _text(x: float, y: float, css: str, label: str, anchor: str = "start") -> Ma
     return Markup('<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}">{}</text>').format(x, y, css, anchor, label)
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
+def rule(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
     return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, css)
+
+
+def sized(x: float, y: float, css: str, label: str, anchor: str, size: float) -> Markup:
+    """Text in a size of its own, where the room decides about it."""
+    return Markup(
+        '<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}" style="font-size: {:.1f}px">{}</text>'
+    ).format(x, y, css, anchor, size, label)
 
 
 def line_chart(
@@ -166,25 +173,25 @@ def line_chart(
     def y(value: float) -> float:
         return top + (high - value) / (high - low) * plot_h
 
-    out = [_open(uid, width, height, f"chart {css}", title, desc)]
+    out = [opening(uid, width, height, f"chart {css}", title, desc)]
     for tick in ticks(low, high, max(3, int(plot_h / 48))):
         out += [
-            _rule(left, y(tick), width - right, y(tick), "grid"),
+            rule(left, y(tick), width - right, y(tick), "grid"),
             _text(left - 8, y(tick) + 4, "tick", show(tick), "end"),
         ]
     for tick in ticks(first, last, max(4, int(plot_w / 90))):
         if tick == int(tick):
-            out += [_rule(x(tick), top + plot_h, x(tick), top + plot_h + 5, "axis")]
+            out += [rule(x(tick), top + plot_h, x(tick), top + plot_h + 5, "axis")]
             out += [_text(x(tick), top + plot_h + 18, "tick", f"{int(tick):,}", "middle")]
-    out.append(_rule(left, top + plot_h, width - right, top + plot_h, "axis"))
+    out.append(rule(left, top + plot_h, width - right, top + plot_h, "axis"))
     if x_title:
         out.append(_text(left + plot_w / 2, height - 5, "axis-title", x_title, "middle"))
-    out += [_rule(x(step), top, x(step), top + plot_h, "mark") for step in marks if first <= step <= last]
+    out += [rule(x(step), top, x(step), top + plot_h, "mark") for step in marks if first <= step <= last]
     for line in lines:
         out += _path(line, x, y, int(plot_w))
     for step, flag in flags:
         if first <= step <= last:
-            out.append(_rule(x(step), top, x(step), top + plot_h, f"flag {flag}"))
+            out.append(rule(x(step), top, x(step), top + plot_h, f"flag {flag}"))
             out.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4" class="knob {}"/>').format(x(step), top, flag))
     return Markup("").join([*out, Markup("</svg>")])
 
@@ -230,9 +237,9 @@ def bar_chart(
     def x(value: float) -> float:
         return labels + value * plot_w
 
-    out = [_open(uid, width, height, f"chart {css}", title, desc)]
+    out = [opening(uid, width, height, f"chart {css}", title, desc)]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        out += [_rule(x(tick), top, x(tick), top + plot_h, "grid")]
+        out += [rule(x(tick), top, x(tick), top + plot_h, "grid")]
         out += [_text(x(tick), top + plot_h + 18, "tick", f"{tick:.0%}".replace("%", " %"), "middle")]
     y, over = top, []
     for bar in bars:
@@ -246,9 +253,9 @@ def bar_chart(
             out += [_text(0, y + 20 + 16 * index, "bar-head", part) for index, part in enumerate(rows)]
             y += _head_height(rows)
             continue
-        over.append(_rule(labels, y, labels, y + row, "axis"))
+        over.append(rule(labels, y, labels, y + row, "axis"))
         if chance is not None:
-            over.append(_rule(x(chance), y, x(chance), y + row, "chance"))
+            over.append(rule(x(chance), y, x(chance), y + row, "chance"))
         middle = y + row / 2
         out.append(_text(labels - 10, middle + 4.5, "bar-label", fit(bar.label, labels - 12, 13), "end"))
         out.append(
@@ -257,8 +264,8 @@ def bar_chart(
             )
         )
         if bar.low is not None and bar.high is not None:
-            out += [_rule(x(bar.low), middle, x(bar.high), middle, "whisker")]
-            out += [_rule(x(end), middle - 4, x(end), middle + 4, "whisker") for end in (bar.low, bar.high)]
+            out += [rule(x(bar.low), middle, x(bar.high), middle, "whisker")]
+            out += [rule(x(end), middle - 4, x(end), middle + 4, "whisker") for end in (bar.low, bar.high)]
         out.append(_text(width, middle + 4.5, "bar-value", bar.shown, "end"))
         y += row
     out += over

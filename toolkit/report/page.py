@@ -76,6 +76,7 @@ def render(record: Record) -> str:
 
 
 def _context(record: Record) -> dict[str, Any]:
+    from toolkit.report import nodes
     from toolkit.report.sections import absent, landmarks_70b, score_table, stage_rows, training
 
     recipe, manifest = record.recipe, record.manifest
@@ -102,6 +103,7 @@ def _context(record: Record) -> dict[str, Any]:
             training(record, record.finetune, "finetune", "finetuning"),
         ],
         "landmarks_70b": landmarks_70b(record),
+        "preflight": nodes.section(record),
         "stages": stage_rows(record.stages),
         "outputs": [stage for stage in record.stages if stage.outputs],
         "settings": settings(recipe),

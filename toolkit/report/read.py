@@ -51,6 +51,7 @@ def read(run: str | Path) -> Record:
         pretrain=_curve(root, "stages/pretrain/metrics.jsonl", notes),
         finetune=_curve(root, "stages/finetune/metrics.jsonl", notes),
         scores=_scores(root, notes),
+        preflight=_json(root, "stages/preflight/preflight.json", dict, notes),
         notes=tuple(notes),
     )
 

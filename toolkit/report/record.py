@@ -79,4 +79,5 @@ class Record:
     pretrain: Curve
     finetune: Curve
     scores: tuple[Score, ...]
+    preflight: dict[str, Any]
     notes: tuple[str, ...]

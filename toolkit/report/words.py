@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from toolkit.report.record import MODELS, Curve, Record, Score
 from toolkit.report.values import percent, plain, text
@@ -82,7 +83,21 @@ def verdict(record: Record) -> tuple[str, str]:
         if ends:
             line = f"Loss of {name} {plain(ends[0])} \u2192 {plain(ends[1])} over {ends[2]:,} steps"
             return line, "There are no scores of a base and a trained model to compare yet."
+    if record.preflight:
+        return preflight(record.preflight), ""
     return "Nothing has been trained or scored yet", ""
+
+
+def preflight(told: dict[str, Any]) -> str:
+    """What a preflight.json amounts to, in one line."""
+    lists = {key: told[key] if isinstance(told.get(key), list) else [] for key in ("nodes", "faults", "exclude")}
+    count, faults = len(lists["nodes"]), lists["faults"]
+    exclude = [text(name, 60) for name in lists["exclude"]]
+    on = f"{count} node{'s' if count != 1 else ''}"
+    if not faults:
+        return f"{on} looked at, no fault found."
+    left = f" To be left out: {', '.join(exclude[:12])}{', and more' if len(exclude) > 12 else ''}." if exclude else ""
+    return f"{len(faults)} fault{'s' if len(faults) != 1 else ''} found on {on}.{left}"
 
 
 def _short(chance: float) -> str:
