@@ -19,13 +19,14 @@ def every_class() -> list[type[ToolkitError]]:
 
 
 def test_exit_codes_are_the_documented_ones() -> None:
-    """0 done, 2 bad recipe or usage, 3 refused by the plan or for its image, 4 preflight, 5 gate, 75 asked to stop, 1 anything else; and
-    of a rank alone, 76: begin before the spike again.
+    """0 done, 2 bad recipe or usage, 3 refused by the plan or for its image, 4 preflight, 5 gate, 75 asked to stop, 1
+    anything else; and of a rank alone, 76: begin before the spike again.
     """
     special = {
         "UsageError": 2,
         "RecipeError": 2,
         "PlanRefused": 3,
+        "ImageError": 3,
         "PreflightFailed": 4,
         "GateFailed": 5,
         "Stopped": 75,

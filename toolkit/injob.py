@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toolkit import chain, files
+from toolkit import chain, files, pinned_image
 from toolkit.cluster.executor import check
 from toolkit.cluster.sbatch import Job, jobs
 from toolkit.errors import PlanRefused, RecipeError, RunError, UsageError, nearest
@@ -27,7 +27,14 @@ from toolkit.submit import job_rows
 
 
 def begin(
-    stage: str, *, recipe: str | None, run: str | None, overrides: Sequence[str], only: bool, command: Sequence[str]
+    stage: str,
+    *,
+    recipe: str | None,
+    run: str | None,
+    overrides: Sequence[str],
+    only: bool,
+    command: Sequence[str],
+    new_image: bool = False,
 ) -> Run:
     """The run that this job works on, with what follows `stage` submitted to start after this job.
 
@@ -45,6 +52,9 @@ def begin(
             raise UsageError(what, where=found.path, do="give it to the script of that recipe, or leave run= out")
         step = _step(found.recipe, stage, found.path)
         _check_size(found.recipe, step, found.path)
+        if new_image:
+            pinned_image.accept(found)
+        pinned_image.check(found)
         return _enter(found, step, job, only)
     cut = _from(compose(str(recipe), overrides).recipe, stage, only)
     step = steps(cut)[0]
@@ -57,7 +67,8 @@ def begin(
         raise RecipeError(f"not stated: {named}", where=cut.name, do="give each as KEY=VALUE after the script's name")
     check(cut)
     _check_size(cut, step, Path(absolute(cut).runs))
-    fresh = create(cut, command=command, plan=plan_values(cut, missing), ident=f"j{job}")
+    image = pinned_image.of(cut)
+    fresh = create(cut, command=command, plan=plan_values(cut, missing), ident=f"j{job}", image=image)
     try:
         return _enter(fresh, step, job, only)
     except BaseException:

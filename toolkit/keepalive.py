@@ -7,17 +7,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import toolkit
-from toolkit import checkpoint, files
-from toolkit.cluster import attempts, container, slurm, srun
+from toolkit import alike, checkpoint, files, nodes, pinned_image
+from toolkit.cluster import attempts, container, excluded, slurm, srun
 from toolkit.cluster.attempts import Attempt
 from toolkit.cluster.ranks import run_ranks
 from toolkit.cluster.srun import Asked, Ended, say
-from toolkit.errors import CheckpointError, RunBusy, StageFailed, Stopped, ToolkitError
+from toolkit.errors import CheckpointError, PreflightFailed, RunBusy, StageFailed, Stopped, ToolkitError
 from toolkit.plan import Step
 from toolkit.recipe.rules import TRAINING_STAGES
 from toolkit.runs import Run, is_done
@@ -37,6 +37,7 @@ _TO_BE_ENDED_S = 120.0
 def whole(run: Run, step: Step) -> int:
     """Run the stage in this job; returns 0 when it is done, else the code that the job ends with."""
     _find_toolkit()
+    caller = dict(os.environ)  # what this job was given wins over what is found
     with srun.listening() as asked:
         finished, _ = is_done(run, step.id, inputs(run, step))
         if finished:
@@ -46,11 +47,14 @@ def whole(run: Run, step: Step) -> int:
         ended: list[Attempt] = []
 
         def start(run: Run, step: Step, words: Sequence[str]) -> int:
-            code, attempt = _attempt(run, step, lambda: ranks(run, step, words, asked), asked)
+            code, attempt = _attempt(run, step, lambda: ranks(run, step, words, asked, caller), asked)
             ended.append(attempt)
             return code
 
+        verdict = _verdict(run, step)
         code = _alone(run, step, start, asked)
+        if step.stage == "preflight" and ended and _verdict(run, step) != verdict:
+            _remember(run, step, ended[-1])
         if code == 0:
             return 0
         return _after(run, step, ended[-1], code) if step.stage in TRAINING_STAGES else code
@@ -61,7 +65,8 @@ def part(run: Run, step: Step, number: str) -> int:
     _find_toolkit()
     place = Context(run=run, step=step).part(parts.checked(step, number))
     words = ["toolkit.stages", str(run.path), step.id, "--part", number]
-    return run_ranks(_payload(run, words), processes=1, folder=place, threads=run.recipe.cluster.small.cpus)
+    command = _payload(run, words, dict(os.environ), _own_image(run))
+    return run_ranks(command, processes=1, folder=place, threads=run.recipe.cluster.small.cpus)
 
 
 def _alone(run: Run, step: Step, start: Callable[[Run, Step, Sequence[str]], int], asked: Asked) -> int:
@@ -87,12 +92,14 @@ def _attempt(run: Run, step: Step, ranks: Callable[[], Ended], asked: Asked) -> 
     before = attempts.read(folder)
     past = attempts.close_lost(before, at, reached(folder))
     lost = [a for a in before if a.state == "RUNNING"]
-    nodes = attempts.blame(folder, [fault for a in lost for fault in _failed_nodes(a)], alive.strikes)
+    blamed = attempts.blame(folder, [fault for a in lost for fault in _failed_nodes(a)], alive.strikes)
+    if step.stage in TRAINING_STAGES:
+        blamed = attempts.exclude(folder, _known_unfit(run, set(hosts) - set(blamed.excluded)))
     now = Attempt(job_id=job, restart=restart, started=time.time(), hosts=hosts, step_from=at, logs=log_sizes(folder))
     attempts.write(folder, [*past, now])
     where = hosts[0] if len(hosts) == 1 else f"{len(hosts)} nodes, {hosts[0]} first"
     say(f"stage {step.id}, attempt {len(past) + 1}, job {job} on {where}, {_from(at)}")
-    avoid = sorted(set(nodes.excluded) & set(hosts) - set(nodes.told))
+    avoid = sorted(set(blamed.excluded) & set(hosts) - set(blamed.told))
     if avoid:
         ended = Ended(state="STOPPED", code=Stopped.exit_code, why=f"{', '.join(avoid)} had failed before")
     elif asked:
@@ -110,6 +117,8 @@ def _attempt(run: Run, step: Step, ranks: Callable[[], Ended], asked: Asked) -> 
     closed = _closed(run, step, now, ended, asked)
     if closed.state in ("CRASHED", "HUNG"):
         attempts.blame(folder, ended.blame, alive.strikes)
+    elif closed.state == "UNFIT":
+        attempts.exclude(folder, ended.blame)
     if closed.state == "FAILED" and isinstance(own := (_error(folder) or {}).get("exit_code"), int):
         code = own  # that of a rank which was taken down for it may be higher
     attempts.write(folder, [*past, closed])
@@ -136,11 +145,26 @@ def _closed(run: Run, step: Step, now: Attempt, ended: Ended, asked: Asked) -> A
     )
 
 
-def _many(run: Run, step: Step, words: Sequence[str], asked: Asked) -> Ended:
-    """One task of a step for each process, over the job's nodes."""
-    cluster = run.recipe.cluster
+def _many(run: Run, step: Step, words: Sequence[str], asked: Asked, caller: Mapping[str, str]) -> Ended:
+    """One task of a step for each process, over the job's nodes, once these have said that they are fit."""
+    cluster, image = run.recipe.cluster, None
+    pinned_image.check(run)
+    if nodes.asked_of(run.recipe, step):
+        hosts = slurm.hostnames(os.environ.get("SLURM_JOB_NODELIST", ""))
+        answers = nodes.ask(run, step, hosts, asked)
+        if asked:
+            return Ended(state="STOPPED", code=Stopped.exit_code, why=" and ".join(asked.signals))
+        seen = alike.merge(run, step, answers, caller, judged_later=step.stage == "preflight")
+        if seen.unfit:
+            why = "; ".join(f"{node}: {what}" for node, what in seen.unfit)
+            # Where Slurm gives a node that it was told to keep away from, other nodes will not come either.
+            fresh = {node for node, _ in seen.unfit} - set(attempts.read_nodes(run.stage(step.id)).told)
+            return Ended(
+                state="UNFIT" if fresh else "CRASHED", code=PreflightFailed.exit_code, why=why, blame=seen.unfit
+            )
+        image = seen.image
     return srun.run_tasks(
-        _payload(run, words),
+        _payload(run, words, caller, image),
         nodes=cluster.nodes,
         per_node=cluster.devices_per_node,
         cpus_per_task=cluster.cpus_per_device,
@@ -151,10 +175,10 @@ def _many(run: Run, step: Step, words: Sequence[str], asked: Asked) -> Ended:
     )
 
 
-def _one(run: Run, step: Step, words: Sequence[str], asked: Asked) -> Ended:
+def _one(run: Run, step: Step, words: Sequence[str], asked: Asked, caller: Mapping[str, str]) -> Ended:
     """One process on the batch host."""
     code = run_ranks(
-        _payload(run, words),
+        _payload(run, words, caller, _own_image(run)),
         processes=1,
         folder=run.stage(step.id),
         threads=run.recipe.cluster.small.cpus,
@@ -164,10 +188,50 @@ def _one(run: Run, step: Step, words: Sequence[str], asked: Asked) -> Ended:
     return Ended(state="STOPPED" if asked else "CRASHED", code=code, why=f"exit code {code}")
 
 
-def _payload(run: Run, words: Sequence[str]) -> list[str]:
-    command, environment = container.payload(run.recipe, run.path, words)
+def _payload(run: Run, words: Sequence[str], caller: Mapping[str, str], image: Path | None) -> list[str]:
+    command, environment = container.payload(run.recipe, run.path, words, image=image)
+    if run.recipe.container.runtime == "none":  # an image is given the file itself
+        environment |= {name: value for name, value in alike.told(run.path).items() if name not in caller}
     os.environ.update(environment)
     return command
+
+
+def _own_image(run: Run) -> Path | None:
+    """What this host alone is to start, checked."""
+    found = nodes.image(run)
+    return Path(found) if found else None
+
+
+def _known_unfit(run: Run, hosts: Iterable[str]) -> list[tuple[str, str]]:
+    """Those that a preflight has found unfit since this job was submitted."""
+    known = excluded.read(run.path.parent).get(run.recipe.cluster.name, {})
+    return [(node, known[node].why) for node in sorted(hosts) if node in known]
+
+
+def _verdict(run: Run, step: Step) -> int | None:
+    """When a preflight last came to one; None before."""
+    try:
+        return (run.stage(step.id) / "preflight.json").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _remember(run: Run, step: Step, last: Attempt) -> None:
+    """Which nodes later jobs are to keep away from, and which no longer: the run itself does not depend on it."""
+    told, name = json_or_nothing(run.stage(step.id) / "preflight.json"), run.recipe.cluster.name
+    unfit = {str(node) for node in told.get("exclude") or () if str(node) in last.hosts}
+    said = [f for f in told.get("faults") or () if isinstance(f, dict)]
+    why = {node: "; ".join(str(f.get("what")) for f in said if f.get("node") == node) for node in unfit}
+    try:
+        excluded.note(run.path.parent, name, why, run.id)
+        again = excluded.clear(run.path.parent, name, set(last.hosts) - unfit - {f.get("node") for f in said})
+    except (ToolkitError, OSError) as err:
+        say(f"which nodes are unfit could not be noted. {err}")
+        return
+    for node in sorted(unfit):
+        say(f"later jobs keep away from {node}: {why[node]}")
+    if again:
+        say(f"fit again: {', '.join(again)}")
 
 
 def _after(run: Run, step: Step, last: Attempt, code: int) -> int:
@@ -187,7 +251,7 @@ def _after(run: Run, step: Step, last: Attempt, code: int) -> int:
         raise error
     if not _queue_again(job):
         return code
-    _keep_away(job, run.path, folder)
+    _keep_away(job, run, folder)
     deadline = time.monotonic() + _TO_BE_ENDED_S
     while time.monotonic() < deadline:  # Slurm ends this attempt of the job
         time.sleep(1.0)
@@ -213,22 +277,26 @@ def _queue_again(job: str) -> bool:
             time.sleep(_ASK_SLURM_AGAIN_S)
 
 
-def _keep_away(job: str, run: Path, folder: Path) -> None:
-    """Tell Slurm of excluded nodes. It takes that for queued jobs only, so just after the requeue."""
-    nodes = attempts.excluded(run)
-    if not nodes:
+def _keep_away(job: str, run: Run, folder: Path) -> None:
+    """Tell Slurm of excluded nodes. It takes that for queued jobs only, so just after the requeue; and it forgets those
+    that the job was submitted with.
+    """
+    away = attempts.excluded(run.path)
+    if not away:
         return
+    site = run.recipe.cluster
+    given = [str(site.sbatch["exclude"])] if site.sbatch.get("exclude") else []
     for _ in range(10):
         try:
-            slurm.exclude(job, nodes)
+            slurm.exclude(job, {*away, *excluded.names(run.path.parent, site.name), *given})
         except slurm.SlurmError as err:
             why = str(err)
             time.sleep(0.3)
             continue
-        attempts.note_told(folder, nodes)
-        say(f"job {job} keeps away from {', '.join(nodes)}")
+        attempts.note_told(folder, away)
+        say(f"job {job} keeps away from {', '.join(away)}")
         return
-    say(f"nodes {', '.join(nodes)} could not be excluded. {why}")
+    say(f"nodes {', '.join(away)} could not be excluded. {why}")
 
 
 def _failed_nodes(lost: Attempt) -> list[tuple[str, str]]:

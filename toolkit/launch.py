@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument("--wait", action="store_true", help="on Slurm: stay until the jobs have ended")
     parser.add_argument("--in-job", metavar="STAGE", help="for slurm/*.sh: this job does STAGE, submit what follows it")
+    parser.add_argument("--new-image", action="store_true", help="with run=RUN: go on with the image that is there now")
     parser.add_argument("--only", action="store_true", help="with --in-job: nothing follows")
     args = parser.parse_intermixed_args(argv)
     recipe, run, overrides = _words(args.words, args.in_job is not None)
@@ -56,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("--only goes with --in-job", do="choose stages with stages=[a,b]")
     if args.in_job and (args.dry_run or args.wait or args.json):
         raise UsageError("--in-job goes with --only alone", do="give the others to a launch from the login node")
+    if args.new_image and run is None:
+        raise UsageError("--new-image goes with run=RUN", do="a new run takes the image that is there")
     if args.in_job and recipe is None and run is None:
         raise UsageError("--in-job without recipe=NAME or run=RUN", do="see python -m toolkit.launch")
     if run is not None:
@@ -69,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
             )
         if args.in_job:
             return _in_job(args, recipe, run, overrides, argv)
-        return _go_on(run, args.json, args.dry_run, args.wait)
+        return _go_on(run, args)
     if recipe is None:
         if overrides:
             raise UsageError(f"'{overrides[0]}' without recipe=NAME", do="see python -m toolkit.launch")
@@ -144,9 +147,11 @@ def _launch(name: str, overrides: Sequence[str], args: argparse.Namespace, argv:
     if not args.json:
         print(plan_text(composed, missing), flush=True)
     _warn_of_room(recipe)
+    from toolkit import pinned_image
     from toolkit.runs import create
 
-    run = create(recipe, command=[sys.executable, "-m", "toolkit.launch", *argv], plan=plan)
+    command, image = [sys.executable, "-m", "toolkit.launch", *argv], pinned_image.of(recipe)
+    run = create(recipe, command=command, plan=plan, image=image)
     if on_slurm:
         return _chain(run, args.json, args.wait, fresh=True)
     from toolkit.submit import execute
@@ -161,22 +166,32 @@ def _warn_of_room(recipe: Recipe) -> None:
         print(warning, file=sys.stderr, flush=True)
 
 
-def _go_on(name: str, as_json: bool, dry_run: bool, wait: bool) -> int:
+def _go_on(name: str, args: argparse.Namespace) -> int:
+    from toolkit import pinned_image
     from toolkit.runs import find
     from toolkit.submit import execute, outlook
 
     run = find(name)
-    if dry_run:
+    if args.dry_run:
         state = outlook(run)
-        if as_json:
+        if args.json:
             cli.print_json({"run": str(run.path), "stages": state})
         else:
             print("\n".join(f"{row['id']:<18} {row['state']}" for row in state))
         return 0
-    if run.recipe.cluster.executor == "slurm":
-        check(run.recipe)
-        return _chain(run, as_json, wait, fresh=False)
-    return _report(execute(run, quiet=as_json), as_json)
+    check(run.recipe)
+    on_slurm = run.recipe.cluster.executor == "slurm"
+    if args.new_image:
+        if on_slurm:
+            from toolkit import chain
+
+            chain.refuse_active(run)
+        if pinned_image.accept(run) and not args.json:
+            print(f"the run goes on with another image: {run.recipe.container.image}")
+    pinned_image.check(run)
+    if on_slurm:
+        return _chain(run, args.json, args.wait, fresh=False)
+    return _report(execute(run, quiet=args.json), args.json)
 
 
 def _in_job(
@@ -186,7 +201,10 @@ def _in_job(
 
     with contextlib.redirect_stdout(sys.stderr):
         command = [sys.executable, "-m", "toolkit.launch", *argv]
-        made = begin(args.in_job, recipe=recipe, run=run, overrides=overrides, only=args.only, command=command)
+        made = begin(
+            args.in_job, recipe=recipe, run=run, overrides=overrides, only=args.only, command=command,
+            new_image=args.new_image,
+        )  # fmt: skip
     print(made.path)  # alone: the script reads it
     return 0
 
@@ -218,7 +236,7 @@ def _chain(run: Run, as_json: bool, wait: bool, *, fresh: bool) -> int:
 def _facts(job: Job) -> dict[str, Any]:
     told = dataclasses.asdict(job)
     kept = ("key", "step", "name", "needs", "array", "nodes", "tasks", "cpus", "gpus", "mem_gib", "time_limit_min")
-    return {name: told[name] for name in (*kept, "partition")}
+    return {name: told[name] for name in (*kept, "partition", "exclude")}
 
 
 def _submitted(made: Sequence[Submitted]) -> list[dict[str, Any]]:
@@ -234,9 +252,19 @@ def _table(run: Run, made: Sequence[Submitted]) -> str:
         limit = f"{one.job.time_limit_min} min" if one.job.time_limit_min else "-"
         after = ",".join(one.after) or "-"
         lines.append(f"{one.job.key:<18} {one.id:>9}  {after:<20} {size:<14} {one.job.gpus or '-':<8} {limit}")
+    lines += _kept_away_from(run, made)
     lines += ["", f"run    {run.path}"]
     lines += [f"follow python -m toolkit.runs show {run.path}", f"       python -m toolkit.runs logs {run.path} -f"]
     return "\n".join(lines)
+
+
+def _kept_away_from(run: Run, made: Sequence[Submitted]) -> list[str]:
+    from toolkit.cluster import excluded
+
+    known = excluded.read(run.path.parent).get(run.recipe.cluster.name, {})
+    nodes = sorted({node for one in made for node in one.job.exclude})
+    said = [f"  {node}{f': {known[node].why}' if node in known else ''}" for node in nodes]
+    return ["", "kept away from (python -m toolkit.runs nodes):", *said] if said else []
 
 
 def _report(result: dict[str, object], as_json: bool) -> int:

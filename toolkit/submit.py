@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from toolkit import errors, files
+from toolkit import errors, files, nodes, pinned_image
 from toolkit.cluster.executor import LocalExecutor, wait
 from toolkit.errors import RunError, StageFailed, Stopped, ToolkitError
 from toolkit.plan import Step, steps
@@ -70,6 +70,9 @@ def _run_step(run: Run, step: Step, watch: Watch, why: str) -> None:
     (folder / "progress.json").unlink(missing_ok=True)
     watch.started(step.id, folder, why)
     try:
+        pinned_image.check(run)
+        if step.stage == "preflight":  # on Slurm each node of the job says what it is like; here there is this one
+            nodes.ask(run, step, [nodes.node()])
         job = LocalExecutor(run.path / "jobs").submit(run_stage, str(run.path), step.id)
         attempt["job_id"] = str(job.job_id)
         _note(run, step, attempts)

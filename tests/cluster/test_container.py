@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from toolkit.cluster.container import binds, check, payload
-from toolkit.errors import PlanRefused
+from toolkit.errors import PlanRefused, RecipeError
+from toolkit.images import command as apptainer
 from toolkit.recipe import Recipe, compose
 
 WORDS = ["toolkit.stages", "/r", "corpus"]
@@ -39,12 +40,18 @@ def test_without_a_container_it_is_a_python_of_the_host(tmp_path: Path) -> None:
 def test_in_an_image(tmp_path: Path, in_image: list[str], image: Path, repo_root: Path) -> None:
     (tmp_path / "run").mkdir()
     command, environment = payload(recipe(*in_image, "cluster.apptainer.options=[--no-privs]"), tmp_path / "run", WORDS)
-    assert command[:2] == ["apptainer", "exec"] and "--nv" not in command and "--env-file" not in command
+    assert (
+        Path(command[0]).name == "apptainer"
+        and command[1] == "exec"
+        and "--nv" not in command
+        and "--env-file" not in command
+    )
     assert command[-7:] == ["--no-privs", str(image), "python3", "-m", *WORDS]
     assert command[command.index("--pwd") + 1] == str(tmp_path / "run")
     bound = [command[i + 1] for i, word in enumerate(command) if word == "--bind"]
     assert str(tmp_path / "run") in bound
     assert f"{repo_root}/toolkit:/opt/toolkit-source/toolkit:ro" in bound
+    assert f"{repo_root}/env/versions.yaml:/opt/toolkit-source/env/versions.yaml:ro" in bound
     assert environment["APPTAINERENV_PYTHONPATH"] == "/opt/toolkit-source"
     assert "PYTHONPATH" not in environment  # the host's own Python keeps its own
 
@@ -71,7 +78,7 @@ def test_what_the_recipe_names_is_bound_once(
         "cluster.apptainer.binds=[/x:/y]",
     ]
     bound = binds(recipe(*in_image, *words), run)
-    assert bound[:3] == [str(run), str(base), str(blobs)] and bound[-1] == "/x:/y" and len(bound) == 6
+    assert bound[:3] == [str(run), str(base), str(blobs)] and bound[-1] == "/x:/y" and len(bound) == 7
     assert "/scratch/7" in binds(recipe(*in_image, "cluster.scratch='/scratch/$SLURM_JOB_ID'"), run)
 
 
@@ -107,3 +114,34 @@ def test_the_command_runs_what_was_meant(tmp_path: Path, image: Path) -> None:
     command, environment = payload(recipe(*words, "cluster.apptainer.options=['--env','A=$(id);b c']"), tmp_path, WORDS)
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
     assert done.stdout.split("\0")[:-1] == command[1:] and "A=$(id);b c" in command
+
+
+def test_rights_that_root_lacks_are_not_asked_for(
+    tmp_path: Path, in_image: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for lacking, options, wanted in (
+        ("root lacks some", "[]", ["--no-privs"]),
+        ("root lacks some", "[--userns]", ["--userns"]),
+        ("root lacks some", "[--no-privs]", ["--no-privs"]),
+        ("", "[]", []),
+    ):
+        monkeypatch.setattr(apptainer, "lacking", lambda told=lacking: told)
+        monkeypatch.setattr(apptainer.os, "geteuid", lambda: 0)
+        words, _ = payload(recipe(*in_image, f"cluster.apptainer.options={options}"), tmp_path, WORDS)
+        assert words[words.index("--pwd") + 2 : -6] == wanted
+
+
+def test_the_copy_of_a_node_is_started_instead_of_the_image(tmp_path: Path, in_image: list[str], image: Path) -> None:
+    words, _ = payload(recipe(*in_image), tmp_path, WORDS, image=Path("/local/cpu-0123.sif"))
+    assert "/local/cpu-0123.sif" in words and str(image) not in words
+
+
+@pytest.mark.parametrize("folder", ["local", "/local/../etc", "/a b", "/a:b", "/a,b", "/$HOME", "''", "'/x;id'"])
+def test_a_folder_for_copies_that_is_none_is_refused(folder: str) -> None:
+    quoted = folder if folder.startswith("'") else f"'{folder}'"
+    with pytest.raises(RecipeError, match="local"):
+        recipe(f"cluster.apptainer.local={quoted}")
+
+
+def test_a_folder_for_copies_may_be_the_users_own() -> None:
+    assert recipe("cluster.apptainer.local='/local/$USER/images'").cluster.apptainer.local == "/local/$USER/images"

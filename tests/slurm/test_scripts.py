@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.containers.conftest import apptainer  # noqa: F401
+from tests.fabric import trees
+from tests.images.conftest import base  # noqa: F401
 from tests.slurm.conftest import Slurm
 from toolkit.cluster import sbatch, submission
 from toolkit.plan import steps
@@ -82,7 +85,7 @@ def test_every_variable_that_is_read_is_in_the_header(script: str) -> None:
     header, _, body = (SLURM / f"{script}.sh").read_text().partition("#SBATCH")
     read = set(re.findall(r"\b((?:MEDITRON|NIGHTLY)_[A-Z_]+)", body + (SLURM / "common.sh").read_text()))
     told = set(re.findall(r"^#   ((?:MEDITRON|NIGHTLY)_[A-Z_]+)  ", header, re.MULTILINE))
-    assert read - told == set() and told - read <= {"MEDITRON_PREFLIGHT_LIMIT_S"}
+    assert read - told == set() and told - read <= {"MEDITRON_PREFLIGHT_LIMIT_S", "MEDITRON_APPTAINER"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -121,7 +124,7 @@ def test_the_header_asks_for_what_the_launcher_asks_for(script: str) -> None:
         launched.pop(apart)
         own.pop(apart, None)
     if script == "preflight":  # it is over in minutes, and has nothing to save
-        assert own.pop("time") == "15" and launched.pop("time") and "signal" not in launched
+        assert own.pop("time") == "45" and launched.pop("time") and "signal" not in launched
     assert own == launched
 
 
@@ -138,53 +141,51 @@ def test_the_command_is_the_launchers(script: str) -> None:
 
 # ---- images ----------------------------------------------------------------------------------------------------------
 
-# `build --force [options] PART DEF` as apptainer takes it; it copies, and a definition with BROKEN fails half way.
-BUILDER = """#!/bin/sh
-[ "$1 $2" = "build --force" ] || exit 9
-shift 2
-while [ $# -gt 2 ]; do echo "option <$1>"; shift; done
-head -c 4 "$2" >"$1"
-grep -q BROKEN "$2" && { echo "FATAL: no base"; exit 255; }
-cat "$2" >"$1"
-"""
+
+def definition(base: Path, rest: str) -> str:  # noqa: F811
+    return f"Bootstrap: localimage\nFrom: {base}\n# room: 0.02 GiB while building, 0.01 GiB when built\n\n{rest}\n"
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """build_images.sh in a toolkit of its own, whose apptainer is a program that copies."""
+    """build_images.sh in a folder of its own with this toolkit and no definition."""
     root = tmp_path / "a toolkit's $HOME"
-    (root / "toolkit").mkdir(parents=True)
-    (root / "toolkit" / "job.py").touch()
-    (root / "containers").mkdir()
+    (root / "containers").mkdir(parents=True)
+    (root / "toolkit").symlink_to(SLURM.parent / "toolkit")
     shutil.copytree(SLURM, root / "slurm")
-    builder = tmp_path / "builder"
-    builder.write_text(BUILDER)
-    builder.chmod(0o755)
 
     def build(*names: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        given = {"MEDITRON_APPTAINER": str(builder), "MEDITRON_PYTHON": sys.executable, **environment}
+        given = {"MEDITRON_PYTHON": sys.executable, "TMPDIR": str(tmp_path), **environment}
         return run("build_images", *names, SLURM_JOB_ID="7", MEDITRON_ROOT=str(root), **given)
 
     build.folder = root / "containers"  # type: ignore[attr-defined]
     return build
 
 
-def test_images_are_built_whole_or_not_at_all(images: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+@slow
+def test_images_are_built_whole_or_not_at_all(
+    images: Callable[..., subprocess.CompletedProcess[str]], apptainer: str, base: Path  # noqa: F811
+) -> None:  # fmt: skip
     folder: Path = images.folder  # type: ignore[attr-defined]
-    (folder / "one.def").write_text("first")
-    (folder / "two.def").write_text("second")
-    done = images()
+    (folder / "one.def").write_text(definition(base, "%post\n    echo first >/opt/said"))
+    (folder / "two.def").write_text(definition(base, "%test\n    cat /opt/said || echo nothing said"))
+    done = images(MEDITRON_APPTAINER=apptainer)
     assert done.returncode == 0, done.stderr
-    assert (folder / "one.sif").read_text() == "first" and (folder / "two.sif").read_text() == "second"
+    assert [line.split(": ")[1][:5] for line in done.stdout.splitlines()] == ["built", "built"]
+    whole = (folder / "one.sif").read_bytes()
 
-    (folder / "one.def").write_text("BROKEN now")
-    done = images("one", "two")
-    assert done.returncode == 255 and "no base" in done.stdout
-    assert (folder / "one.sif").read_text() == "first"
-    assert sorted(path.name for path in folder.iterdir()) == ["one.def", "one.sif", "two.def", "two.sif"]
+    (folder / "one.def").write_text(definition(base, "%post\n    cat /no/such/thing"))
+    done = images("one", "two", MEDITRON_APPTAINER=apptainer)
+    assert done.returncode == 3 and "/no/such/thing" in done.stderr and "%post of one failed" in done.stderr
+    assert (folder / "one.sif").read_bytes() == whole
+    made = {f"{name}.{kind}" for name in ("one", "two") for kind in ("def", "json", "log", "sif")}
+    assert {path.name for path in folder.iterdir() if not path.name.endswith(".lock")} == made
+    assert not list(folder.parents[1].glob("meditron-image*")), "what was unpacked in TMPDIR is still there"
 
-    done = images("two.def", "--", "--build-arg", "BASE=a b")
-    assert done.returncode == 0 and "option <BASE=a b>" in done.stdout
+    done = images("two.def", "--force", "--", "--no-such-option", MEDITRON_APPTAINER=apptainer)
+    assert done.returncode == 3 and "no-such-option" in done.stderr
+    done = images("two", MEDITRON_APPTAINER=apptainer)
+    assert done.returncode == 0 and "two.sif: kept" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["three", "../containers/one", "-x", "$(touch X)", "a b", "one;two", "ü", ""])
@@ -192,17 +193,21 @@ def test_an_unknown_image_is_refused_before_any_is_built(
     images: Callable[..., subprocess.CompletedProcess[str]], name: str
 ) -> None:
     folder: Path = images.folder  # type: ignore[attr-defined]
-    (folder / "one.def").write_text("first")
+    (folder / "one.def").write_text("Bootstrap: localimage\nFrom: /nothing\n")
     done = images("one", name)
-    assert done.returncode == 2 and "no definition containers/" in done.stderr and "one.def" in done.stderr
+    assert done.returncode == 2, done.stderr
+    if name != "-x":  # which is no name, and no option either
+        assert "no definition containers/" in done.stderr and "one" in done.stderr
     assert [path.name for path in folder.iterdir()] == ["one.def"]
 
 
 def test_nothing_to_build_and_nothing_to_build_with(images: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    folder: Path = images.folder  # type: ignore[attr-defined]
     done = images()
-    assert done.returncode == 2 and "no definition in" in done.stderr
+    assert done.returncode == 2 and "no definition to build" in done.stderr
+    (folder / "one.def").write_text(definition(folder, ""))
     done = images(MEDITRON_APPTAINER="no-such-program")
-    assert done.returncode == 2 and "no no-such-program on" in done.stderr
+    assert done.returncode == 3 and "no no-such-program on" in done.stderr
 
 
 # ---- on a real Slurm -------------------------------------------------------------------------------------------------
@@ -213,7 +218,7 @@ PROBE = """#!/bin/bash
 folder=$3/stages/$4/probe
 mkdir -p "$folder"
 { for name in RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE NODE_RANK MASTER_ADDR MASTER_PORT SLURM_JOB_NODELIST \
-      SLURMD_NODENAME CUDA_VISIBLE_DEVICES; do
+      SLURMD_NODENAME CUDA_VISIBLE_DEVICES NCCL_IB_HCA NCCL_NET; do
     echo "$name=${!name}"
 done; echo "host=$(hostname)"; echo "words=$*"; } >"$folder/$BASHPID.part"
 mv "$folder/$BASHPID.part" "$folder/${RANK:-0}-$SLURMD_NODENAME-$BASHPID"
@@ -249,6 +254,22 @@ def ended(slurm: Slurm, job: str) -> bool:
     return slurm.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
 
 
+@slow
+def test_an_image_is_built_on_a_compute_node(
+    slurm: Slurm, submit: Callable[..., str], images: Callable[..., object], apptainer: str, base: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    folder: Path = images.folder  # type: ignore[attr-defined]
+    text = "%post\n    echo made >/opt/said\n%test\n    cat /opt/said"
+    (folder / "one.def").write_text(definition(base, text))
+    given = {"MEDITRON_ROOT": str(folder.parent), "MEDITRON_APPTAINER": apptainer, "TMPDIR": str(tmp_path)}
+    job = submit("slurm/build_images.sh", "one", **given)
+    slurm.wait(lambda: ended(slurm, job), seconds=120)
+    said = (tmp_path / "out").read_text()
+    assert slurm.job(job)["ExitCode"] == "0:0" and "one.sif: built (there is none yet)" in said, said
+    assert (folder / "one.sif").is_file() and "made\n" in (folder / "one.log").read_text()
+
+
 def only_run(root: Path) -> Path:
     (found,) = root.glob("*/recipe.yaml")
     return found.parent
@@ -279,7 +300,8 @@ def test_pretrain_70b_as_it_stands(
         f"container.python={probe}",
         "cluster.alive.idle_attempts=1",
     ]
-    job = submit("slurm/pretrain_70b.sh", *given, *dummies)
+    sysfs = trees.meditron(tmp_path / "tree").sys
+    job = submit("slurm/pretrain_70b.sh", *given, *dummies, MEDITRON_SYSFS=str(sysfs))
     slurm.wait(lambda: ended(slurm, job), seconds=240)
     said = (tmp_path / "out").read_text()
     made = only_run(tmp_path / "runs")
@@ -302,6 +324,7 @@ def test_pretrain_70b_as_it_stands(
             assert rank["SLURM_JOB_NODELIST"] == "node[01-16]"
             assert rank["CUDA_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
             assert rank["words"] == f"-m toolkit.stages {made} pretrain"
+            assert (rank["NCCL_IB_HCA"], rank["NCCL_NET"]) == ("=mlx5_0:1", "IB")
         assert list(rows) == ["pretrain", "export-pretrain", "finetune", "export-finetune", "score", "report"]
         assert [entry["id"] for entry in rows["pretrain"]] == [job]
         assert made.name.endswith(f"-j{job}")
@@ -369,7 +392,10 @@ FOUR_BY_TWO = ["--nodes=4", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-
 def preflight(slurm: Slurm, submit: Callable[..., str], tmp_path: Path, *more: str) -> tuple[str, str]:
     """(exit code, output) of slurm/preflight.sh on 4 nodes x 2."""
     words = ["cluster.nodes=4", "cluster.devices_per_node=2", "cluster.cpus_per_device=1", "container=none"]
-    job = submit(*FOUR_BY_TWO, "slurm/preflight.sh", *words, f"runs={tmp_path / 'runs'}", *more)
+    if not (tmp_path / "tree").exists():
+        trees.node(tmp_path / "tree", 1)  # whose interface for sockets is this machine's
+    sysfs = {"MEDITRON_SYSFS": str(tmp_path / "tree" / "node01")}
+    job = submit(*FOUR_BY_TWO, "slurm/preflight.sh", *words, f"runs={tmp_path / 'runs'}", *more, **sysfs)
     slurm.wait(lambda: ended(slurm, job), seconds=180)
     return slurm.job(job)["ExitCode"], (tmp_path / "out").read_text()
 
@@ -404,8 +430,9 @@ def test_preflight_names_nodes_without_gpus(slurm: Slurm, submit: Callable[..., 
     code, said = preflight(slurm, submit, tmp_path)
     made = only_run(tmp_path / "runs")
     told = json.loads((made / "stages/preflight/preflight.json").read_text())
-    assert [fault["what"].partition(": ")[2] for fault in told["faults"]] == ["0 GPUs in /dev, 2 were asked for"] * 4
-    assert len({fault["node"] for fault in told["faults"]}) == 4
+    blind = [fault for fault in told["faults"] if fault["what"].endswith("0 GPUs in /dev, 2 were asked for")]
+    assert len(blind) == 4 and len({fault["node"] for fault in blind}) == 4
+    assert told["exclude"] == []  # what all nodes lack is not a node's fault
     error: Mapping[str, object] = json.loads((made / "stages/preflight/error.json").read_text())
     assert error["error"] == "PreflightFailed" and code == "4:0", said
 

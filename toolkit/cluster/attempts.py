@@ -7,6 +7,7 @@ keep away from; leaves asking Slurm and going on to the job.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ ATTEMPTS, NODES = "attempts.json", "nodes.json"
 class Attempt:
     """One start of a stage's job. `step_from` and `step_to` are those of the newest whole checkpoint, None before there
     is one, `reached` the last step trained: what lies between is trained twice. `state` is RUNNING, COMPLETED, FAILED,
-    STOPPED, ROLLED_BACK, CRASHED, HUNG, LOST or CANCELLED; times in seconds since 1970.
+    STOPPED, ROLLED_BACK, UNFIT (a node was, before a rank began), CRASHED, HUNG, LOST or CANCELLED; times in seconds
+    since 1970.
     """
 
     job_id: str
@@ -40,11 +42,10 @@ class Attempt:
     @property
     def idle(self) -> bool:
         """Whether it ended, and no newer checkpoint than at its beginning was left. One that was rolled back was not
-        idle: the training itself counts those.
+        idle: the training itself counts those. Nor was one whose nodes were not fit: the next has others.
         """
-        return self.state not in ("RUNNING", "ROLLED_BACK") and (self.step_to if self.step_to is not None else -1) <= (
-            self.step_from if self.step_from is not None else -1
-        )
+        before, after = (-1 if step is None else step for step in (self.step_from, self.step_to))
+        return self.state not in ("RUNNING", "ROLLED_BACK", "UNFIT") and after <= before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,16 @@ def blame(folder: Path, faults: Iterable[tuple[str, str]], limit: int) -> Nodes:
         strikes[node] = (*strikes.get(node, ()), why)
     excluded = tuple(sorted({*before.excluded, *(n for n, reasons in strikes.items() if len(reasons) >= limit)}))
     after = dataclasses.replace(before, strikes=strikes, excluded=excluded)
+    if after != before:
+        files.write_json(folder / NODES, dataclasses.asdict(after))
+    return after
+
+
+def exclude(folder: Path, faults: Iterable[tuple[str, str]]) -> Nodes:
+    """Note a strike for each (node, why), and keep away from these nodes from now on, however few they have."""
+    told = list(faults)
+    before = blame(folder, told, sys.maxsize)
+    after = dataclasses.replace(before, excluded=tuple(sorted({*before.excluded, *(node for node, _ in told)})))
     if after != before:
         files.write_json(folder / NODES, dataclasses.asdict(after))
     return after

@@ -6,23 +6,29 @@ shell.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import toolkit
 from toolkit.cluster.rank import for_image
-from toolkit.errors import PlanRefused
+from toolkit.errors import ImageError, PlanRefused
+from toolkit.images import command
 from toolkit.recipe import Recipe
 from toolkit.recipe.compose import recipes_dir
 from toolkit.recipe.paths import outside
+from toolkit.recipe.schema import Apptainer
 
 _PACKAGE = Path(toolkit.__file__).resolve().parent
 # The image runs the same code as the host. It is bound to a place of its own: beside the package on the host there may
 # be a whole environment, which must not hide that of the image.
 _INSIDE = "/opt/toolkit-source"
 _FABRIC = "nccl.env"
+_PINS = "env/versions.yaml"
+_FEWER_RIGHTS = {"--no-privs", "--userns", "-u", "--fakeroot", "-f", "--drop-caps"}
 
 
 def check(recipe: Recipe) -> None:
@@ -30,7 +36,9 @@ def check(recipe: Recipe) -> None:
     box = recipe.container
     if box.runtime != "apptainer":
         return
-    choose = "give container.image=FILE, or container=none for an environment of the host"
+    choose = (
+        "give container.image=FILE (python -m toolkit.images build makes one), or container=none for the host's own"
+    )
     if box.image is None:
         raise PlanRefused("no image is named", where="container.image", do=choose)
     if not os.path.exists(Path(box.image).expanduser()):
@@ -38,34 +46,38 @@ def check(recipe: Recipe) -> None:
     binds(recipe, Path(recipe.runs).expanduser().absolute())
 
 
-def payload(recipe: Recipe, run: Path, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def payload(
+    recipe: Recipe, run: Path, words: Sequence[str], *, image: Path | None = None
+) -> tuple[list[str], dict[str, str]]:
     """`python -m WORDS` as the recipe's container starts it: its command, and what to add to the environment.
 
-    `run` is the run's folder; called in a job, on its batch host. Raises `PlanRefused` for a path with ':' or ','.
+    `run` is the run's folder, `image` a copy to start instead of the recipe's own; called in a job, on its batch host.
+    Raises `PlanRefused` for a path with ':' or ','.
     """
     box = recipe.container
     if box.runtime == "none":
         return [box.python or sys.executable, "-m", *words], {}
     check(recipe)
-    command = [recipe.cluster.apptainer.command, "exec"]
+    starting = [_starter(recipe.cluster.apptainer), "exec"]
     if recipe.cluster.device == "gpu":
-        command.append("--nv")
+        starting.append("--nv")
     if (run / _FABRIC).is_file():
-        command += ["--env-file", str(run / _FABRIC)]
+        starting += ["--env-file", str(run / _FABRIC)]
     for bind in binds(recipe, run):
-        command += ["--bind", bind]
+        starting += ["--bind", bind]
     # Its own working folder may be one that the image does not see.
-    command += [
+    starting += [
         "--pwd",
         str(run),
+        *_rights(recipe.cluster.apptainer.options),
         *recipe.cluster.apptainer.options,
-        str(box.image),
+        str(image or box.image),
         box.python or "python3",
         "-m",
         *words,
     ]
     # Inside only: the host's own processes keep their paths.
-    return command, for_image({"PYTHONPATH": _INSIDE, "TOOLKIT_RECIPES": f"{_INSIDE}/recipes"})
+    return starting, for_image({"PYTHONPATH": _INSIDE, "TOOLKIT_RECIPES": f"{_INSIDE}/recipes"})
 
 
 def binds(recipe: Recipe, run: Path) -> list[str]:
@@ -85,7 +97,25 @@ def binds(recipe: Recipe, run: Path) -> list[str]:
     made = [_bindable(path) for path in shown]
     for source, name in ((_PACKAGE, "toolkit"), (recipes_dir().resolve(), "recipes")):
         made.append(f"{_bindable(source)}:{_INSIDE}/{name}:ro")
+    pins = _PACKAGE.parent / _PINS
+    made += [f"{_bindable(pins)}:{_INSIDE}/{_PINS}:ro"] if pins.is_file() else []  # what an image is held against
     return [*made, *(bind for bind in recipe.cluster.apptainer.binds if bind not in made)]
+
+
+def _starter(site: Apptainer) -> str:
+    """The site's command. Where a machine has none by that name, the one that env/apptainer/install has brought."""
+    if site.command == Apptainer().command and shutil.which(site.command) is None:
+        with contextlib.suppress(ImageError):
+            return command.find()
+    return site.command
+
+
+def _rights(options: Sequence[str]) -> list[str]:
+    """Root starts images with every right that Linux has, and Apptainer fails where root itself lacks one, as it does
+    in many a virtual machine and container: then the image gets none of them.
+    """
+    given = {option.partition("=")[0] for option in options}
+    return [] if given & _FEWER_RIGHTS else command.without_privileges()
 
 
 def _linked(folder: Path) -> list[Path]:

@@ -44,11 +44,11 @@ def check(recipe: Recipe) -> None:
     """Raise an error when the recipe's cluster cannot be submitted to from here: `SlurmAway` without Slurm's commands,
     `PlanRefused` without the image.
     """
-    if recipe.cluster.executor == "slurm":
-        from toolkit.cluster import container, slurm  # a dry run needs neither
+    from toolkit.cluster import container, slurm  # a dry run needs neither
 
+    if recipe.cluster.executor == "slurm":
         slurm.check_here("sbatch")
-        container.check(recipe)
+    container.check(recipe)
 
 
 def wait(job: Any, tick: Callable[[], None]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import toolkit
-from toolkit.cluster.attempts import excluded
+from toolkit.cluster import excluded
+from toolkit.cluster.attempts import excluded as excluded_by
 from toolkit.errors import PlanRefused
 from toolkit.plan import Step
 from toolkit.recipe import Recipe
@@ -133,7 +134,8 @@ def _common(recipe: Recipe, step: Step, run: Path) -> dict[str, Any]:
         "account": site.account,
         "qos": site.qos,
         "setup": _setup(site.modules, site.scratch),
-        "exclude": excluded(run),  # nodes that this run has reason to keep away from
+        # Nodes that this run has reason to keep away from, and those that a preflight has found unfit.
+        "exclude": tuple(sorted({*excluded_by(run), *excluded.names(run.parent, site.name)})),
     }
 
 

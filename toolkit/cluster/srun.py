@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -34,8 +34,8 @@ _KILLED = re.compile(r"killed|segmentation|bus error|aborted|illegal|core dumped
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the step ended. `state` is COMPLETED, STOPPED, ROLLED_BACK, CRASHED or HUNG; `code` is srun's; `blame` are
-    (node, why).
+    """How the step ended. `state` is COMPLETED, STOPPED, ROLLED_BACK, UNFIT, CRASHED or HUNG; `code` is srun's; `blame`
+    are (node, why).
     """
 
     state: str
@@ -122,6 +122,26 @@ def run_tasks(
     return _judge(code, hung, text)
 
 
+def on_each_node(command: Sequence[str], *, nodes: int, log: Path, over: Callable[[], bool]) -> int:
+    """Run `command` once on each of this job's nodes, all that they print going to `log`, until all have ended or
+    `over()` says that it is enough: then it is ended. Returns srun's code; one node's failure leaves the others alone.
+    """
+    job = os.environ["SLURM_JOB_ID"]
+    words = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=0"]
+    with open(log, "wb") as told:
+        step = subprocess.Popen(
+            [*words, "--wait=0", "--input=none", "--mpi=none", *command],
+            stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True, env=_environment(),
+        )  # fmt: skip
+    try:
+        while step.poll() is None and not over():
+            time.sleep(_POLL_S)
+    finally:
+        if step.poll() is None:
+            _end(step, job, (("KILL", _STACKS_S),))
+    return step.wait()
+
+
 def _judge(code: int, hung: str, told: str) -> Ended:
     if hung:
         return Ended(state="HUNG", code=code, why=hung)
@@ -175,9 +195,13 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("SLURM_CPU_BIND")}
 
 
-def _end(step: subprocess.Popen[bytes], job: str) -> None:
-    """Stacks first, also of a rank that was stopped by SIGSTOP: it meets the signal when it is let go on."""
-    for name, wait_s in (("QUIT", 0.5), ("CONT", _STACKS_S), ("KILL", _STACKS_S)):
+# Stacks first, also of a rank that was stopped by SIGSTOP: it meets the signal when it is let go on.
+_WITH_STACKS = (("QUIT", 0.5), ("CONT", _STACKS_S), ("KILL", _STACKS_S))
+
+
+def _end(step: subprocess.Popen[bytes], job: str, signals: Sequence[tuple[str, float]] = _WITH_STACKS) -> None:
+    """End a step by signals to its tasks, each with the seconds that it is given."""
+    for name, wait_s in signals:
         try:
             slurm.signal_step(f"{job}.{_step_id(job)}", name)
         except slurm.SlurmError as err:

@@ -92,9 +92,8 @@ def _parameters(job: Job, after: Sequence[str]) -> dict[str, Any]:
     if job.signal:
         own["signal"] = job.signal
     if job.exclude:
-        own["exclude"] = ",".join(
-            sorted({*job.exclude, *(n for n in str(job.options.get("exclude", "")).split(",") if n)})
-        )
+        given = [str(job.options["exclude"])] if job.options.get("exclude") else []  # maybe node[01,03]: left whole
+        own["exclude"] = ",".join([*job.exclude, *given])
     if job.array:
         own["array"] = f"0-{job.array - 1}%{job.array_parallelism or job.array}"
     return {

@@ -1,5 +1,5 @@
-"""`python -m toolkit.runs list | show | logs | cancel | retry`: what runs there are, and what to do with one. Thin: it
-names options and prints; everything is read from the run folders, and asked of Slurm where it works on one.
+"""`python -m toolkit.runs list | show | logs | cancel | retry | nodes`: what runs there are, and what to do with one.
+Thin: it names options and prints; everything is read from the run folders, and asked of Slurm where it works on one.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ import argparse
 import dataclasses
 import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit import cli
-from toolkit.errors import RunBusy, RunError, ToolkitError, UsageError
+from toolkit.cluster import excluded
+from toolkit.errors import RunBusy, RunError, ToolkitError, UsageError, nearest
 from toolkit.plan import layout, steps
 from toolkit.recipe import Recipe
 from toolkit.runs import Run, done, find, follow, logs, show
@@ -34,6 +36,8 @@ _EPILOG = """examples:
   python -m toolkit.runs logs RUN pretrain --job     what the job around the stage said: requeues, hangs, nodes
   python -m toolkit.runs cancel RUN                  end what works on it; it can go on later
   python -m toolkit.runs retry RUN                   go on where it stopped
+  python -m toolkit.runs nodes                       unfit nodes, which new jobs keep away from
+  python -m toolkit.runs nodes --forget node07       it has been mended
 
 RUN is a name as listed, `last`, or a run's folder.
 """
@@ -47,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     root = getattr(args, "root", None)
     if args.verb == "list":
         return _list(root, as_json)
+    if args.verb == "nodes":
+        return _nodes(Path(root or "runs"), as_json, args.cluster, args.forget)
     run = _find(args.run, root or "runs")
     if args.verb == "show":
         return _show(run, as_json, args.check)
@@ -71,8 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
         **look,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|logs|cancel|retry")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|logs|cancel|retry|nodes")
     verbs.add_parser("list", help="every run, newest first", parents=[common], **look)
+    text = "nodes that a preflight has found unfit, which new jobs keep away from"
+    option = verbs.add_parser("nodes", help=text, description=text, parents=[common], **look).add_argument
+    option("--forget", metavar="NODE", nargs="+", help="take these off the list: they have been mended")
+    option("--cluster", metavar="NAME", help="only those of this cluster")
     made = {}
     for name, help_text in (
         ("show", "one run: stages, attempts, figures, what going on with it would do"),
@@ -110,6 +120,34 @@ def _list(root: str | None, as_json: bool) -> int:
         show.table(found)
     else:
         print(f"no runs in {harmless(folder)}; start one with python -m toolkit.launch recipe=NAME")
+    return 0
+
+
+def _nodes(root: Path, as_json: bool, cluster: str | None, forget: Sequence[str] | None) -> int:
+    known = {name: nodes for name, nodes in excluded.read(root).items() if cluster in (None, name)}
+    gone: dict[str, tuple[str, ...]] = {}
+    if forget:
+        strange = sorted(set(forget) - {node for nodes in known.values() for node in nodes})
+        if strange:
+            listed = [node for nodes in known.values() for node in nodes]
+            what = f"{', '.join(map(harmless, strange))}: not on the list of unfit nodes"
+            raise UsageError(what, where=root / excluded.NAME, do=nearest(strange[0], listed))
+        gone = {name: excluded.clear(root, name, forget) for name in known}
+        known = {n: {node: one for node, one in nodes.items() if node not in forget} for n, nodes in known.items()}
+    if as_json:
+        rows = [{"cluster": n, "node": node, **dataclasses.asdict(one)} for n, found in known.items()
+                for node, one in found.items()]  # fmt: skip
+        cli.print_json({"nodes": rows, "forgotten": sorted({node for nodes in gone.values() for node in nodes})})
+        return 0
+    for name, nodes in gone.items():
+        for node in nodes:
+            print(f"forgotten: {node} of {harmless(name)}; new jobs may run there")
+    for name, found in known.items():
+        for node, one in found.items():
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.since)) if 0 < one.since < 1e11 else "?"
+            print(f"{harmless(name)}  {node}  since {when}  {harmless(one.why)}  ({harmless(one.run)})")
+    if not any(known.values()) and not forget:
+        print(f"no unfit nodes in {harmless(root / excluded.NAME)}")
     return 0
 
 

@@ -30,9 +30,16 @@ class Run:
         return self.path / "stages" / ident
 
 
-def create(recipe: Recipe, *, command: Sequence[str], plan: Mapping[str, Any], ident: str = "") -> Run:
+def create(
+    recipe: Recipe,
+    *,
+    command: Sequence[str],
+    plan: Mapping[str, Any],
+    ident: str = "",
+    image: Mapping[str, Any] | None = None,
+) -> Run:
     """Make `runs/<recipe>-<date>-<short id>/` with recipe.yaml, plan.json, manifest.json and jobs.json; `ident` is the
-    short id, a random one when not given.
+    short id, a random one when not given, `image` the identity of the image that its jobs are to start.
     """
     recipe = absolute(recipe)
     root = Path(recipe.runs)
@@ -42,7 +49,7 @@ def create(recipe: Recipe, *, command: Sequence[str], plan: Mapping[str, Any], i
         with files.atomic_folder(path) as part:
             save(recipe, part / "recipe.yaml")
             files.write_json(part / "plan.json", plan)
-            files.write_json(part / "manifest.json", manifest(path.name, command))
+            files.write_json(part / "manifest.json", manifest(path.name, command, image))
             files.write_json(part / "jobs.json", {"stages": []})
             (part / "stages").mkdir()
     except OSError as err:

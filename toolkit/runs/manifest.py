@@ -1,4 +1,6 @@
-"""What a run was started with: command, code, packages, machine. Written once; holds no environment variable."""
+"""What a run was started with: command, code, packages, image, machine. Written once, but for an image that is accepted
+later; holds no environment variable.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ _PACKAGES = (
 )
 
 
-def manifest(run: str, command: Sequence[str]) -> dict[str, Any]:
+def manifest(run: str, command: Sequence[str], image: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`image` is the identity of the one that the run's jobs start, None where they start none."""
     return {
         "run": run,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -34,6 +37,7 @@ def manifest(run: str, command: Sequence[str]) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "host": socket.gethostname(),
         "platform": platform.platform(),
+        "image": None if image is None else dict(image),
         "data": {},
     }
 

@@ -13,7 +13,7 @@ from toolkit.runs.text import finite
 
 _ENDED_BADLY = {"FAILED": "failed", "CANCELLED": "interrupted", "RUNNING": "interrupted"}
 _FINAL = {"FAILED": "failed", "CANCELLED": "cancelled"}
-_QUEUED_AGAIN = ("STOPPED", "CRASHED", "HUNG", "LOST", "ROLLED_BACK")
+_QUEUED_AGAIN = ("STOPPED", "CRASHED", "HUNG", "LOST", "ROLLED_BACK", "UNFIT")
 _IN_THE_QUEUE = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _NEVER = "DependencyNeverSatisfied"  # Slurm will cancel it in a moment
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import files
+from toolkit.cluster import container
 from toolkit.cluster.ranks import run_ranks
 from toolkit.errors import RolledBack, ToolkitError
 from toolkit.plan import Step, steps
@@ -18,7 +18,7 @@ from toolkit.recipe.rules import TRAINING_STAGES
 from toolkit.runs import Run, find, held
 from toolkit.stages.context import inputs
 
-_KEPT = ("lock", "log", "attempts.json", "nodes.json", "parts")  # parts know themselves what they read
+_KEPT = ("lock", "log", "attempts.json", "nodes.json", "nodes", "parts")  # parts know themselves what they read
 
 # Starts the payload's processes and waits for them; returns 0, or the code of the first that failed.
 Start = Callable[[Run, Step, Sequence[str]], int]
@@ -60,8 +60,9 @@ def enter(run: Run, step: Step, start: Start) -> int:
 
 
 def on_this_host(run: Run, step: Step, words: Sequence[str]) -> int:
-    """`python -m WORDS` in as many processes of this host as the step has."""
-    command = [sys.executable, "-m", *words]
+    """`python -m WORDS` in as many processes of this host as the step has, in the recipe's image where it has one."""
+    command, environment = container.payload(run.recipe, run.path, words)
+    os.environ.update(environment)  # this process is the job, and starts nothing else
     return run_ranks(
         command,
         processes=step.processes,
