@@ -1,12 +1,17 @@
-"""One rank of megatron-core itself (gloo, CPU): loads a checkpoint strictly, saves it, and when alone computes logits.
-
-torchrun --nproc_per_node TP*PP core_job.py CHECKPOINT CONFIG OUT --tp TP --pp PP --rows ROWS
+"""The ranks of megatron-core itself (gloo, CPU): load a checkpoint strictly, save it, and one that is alone computes
+logits. `core_job.py CHECKPOINT CONFIG OUT --tp TP --pp PP --rows ROWS`; what is imported once is forked for each rank.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import json
+import os
+import signal
+import sys
+import traceback
 from pathlib import Path
 
 from toolkit.train import seams
@@ -65,7 +70,7 @@ def build(config: dict, rows: int, tp: int, pp: int) -> GPTModel:
     return model
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("config", type=Path)
@@ -74,7 +79,36 @@ def main() -> None:
     parser.add_argument("--pp", type=int, default=1)
     parser.add_argument("--rows", type=int, required=True)
     args = parser.parse_args()
-    torch.distributed.init_process_group("gloo")
+    world = args.tp * args.pp
+    pids = [fork(args, rank, world) for rank in range(world)]
+    for _ in pids:
+        _, status = os.wait()
+        if status:  # the others wait for it in vain
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return 1
+    return 0
+
+
+def fork(args: argparse.Namespace, rank: int, world: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            run(args, rank, world)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        atexit._run_exitfuncs()  # what writes checkpoints has started processes that would stay
+        sys.stdout.flush()
+        os._exit(0)
+    return pid
+
+
+def run(args: argparse.Namespace, rank: int, world: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
+    store = f"file://{args.out.absolute()}.store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     parallel_state.initialize_model_parallel(args.tp, args.pp)
     model_parallel_cuda_manual_seed(1)
     model = build(json.loads(args.config.read_text()), args.rows, args.tp, args.pp)
@@ -99,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

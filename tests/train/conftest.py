@@ -105,6 +105,12 @@ def start(forks: Forks, prepared: Run) -> Start:
 
 
 @pytest.fixture(scope="session")
+def single(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """30 uninterrupted steps in one process; checkpoints after 10, 20 and 30."""
+    return start(tmp_path_factory.mktemp("single"))
+
+
+@pytest.fixture(scope="session")
 def parallel(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """30 uninterrupted steps at tp=2, pp=2 with the distributed optimizer; checkpoints after 10, 20 and 30."""
     return start(tmp_path_factory.mktemp("parallel"), tp=2, pp=2)

@@ -30,10 +30,10 @@ class Forks:
     """The process that forks; it ends with this one."""
 
     def __init__(self, log: Path) -> None:
-        self.log = log
+        self.log, self._pids = log, log.with_name("pids")
         with open(log, "ab") as handle:
             self._process = subprocess.Popen(
-                [sys.executable, "-u", str(Path(__file__))],
+                [sys.executable, "-u", str(Path(__file__)), str(self._pids)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=handle,
@@ -51,6 +51,12 @@ class Forks:
             said = self._process.stdout.readline()
         assert said, f"the process that forks is gone: {self.log.read_text(errors='replace')[-3000:]}"
         return int(said)
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """Rank -> pid of what runs now, or ran last."""
+        lines = self._pids.read_text().splitlines() if self._pids.is_file() else []
+        return dict(tuple(map(int, line.split())) for line in lines)  # type: ignore[misc]
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -153,8 +159,16 @@ def main() -> None:
     assert threading.active_count() == 1, threading.enumerate()
     gc.collect()
     gc.freeze()
+    pids = Path(sys.argv[1])
+
+    def start(*args: Any, **kwargs: Any) -> Forked:
+        made = Forked(*args, **kwargs, close=[replies])
+        with open(pids, "a", encoding="ascii") as handle:
+            handle.write(f"{kwargs['env']['RANK']} {made.pid}\n")
+        return made
+
     ranks.subprocess = SimpleNamespace(  # type: ignore[assignment]
-        Popen=lambda *args, **kwargs: Forked(*args, **kwargs, close=[replies]),
+        Popen=start,
         DEVNULL=subprocess.DEVNULL,
         TimeoutExpired=subprocess.TimeoutExpired,
     )
@@ -162,6 +176,7 @@ def main() -> None:
         told = json.loads(line)
         os.environ.clear()
         os.environ.update(told["environ"])
+        pids.write_text("")
         code = ranks.run_ranks(
             told["command"], processes=told["processes"], folder=Path(told["folder"]), threads=told["threads"]
         )

@@ -16,7 +16,7 @@ def main() -> None:
 
     from toolkit.train.callbacks import SafePrinter
 
-    torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=15))
+    torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=10))
     timers = Timers(0, "minmax")
     if torch.distributed.get_rank() == 0:
         printer = ProgressPrinter() if sys.argv[1] == "stock" else SafePrinter()

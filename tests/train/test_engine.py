@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.train.conftest import STEPS, Trained
+from tests.train.forks import Forks
 from toolkit import checkpoint
-from toolkit.cluster.ranks import run_ranks
 from toolkit.runs import Run
 
 pytestmark = pytest.mark.slow
@@ -19,9 +18,10 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(("kind", "passes"), [("safe", True), ("stock", False)])
-def test_the_printer_makes_no_collective_of_its_own(kind: str, passes: bool, tmp_path: Path) -> None:
+def test_the_printer_makes_no_collective_of_its_own(kind: str, passes: bool, forks: Forks, tmp_path: Path) -> None:
     """`stock` is the control: when it passes, NeMo has mended its printer and `SafePrinter` can go."""
-    code = run_ranks([sys.executable, str(HERE / "printer_ranks.py"), kind], processes=2, folder=tmp_path, threads=1)
+    words = [sys.executable, str(HERE / "printer_ranks.py"), kind]
+    code = forks.run_ranks(words, processes=2, folder=tmp_path, threads=1)
     assert (code == 0) is passes, (tmp_path / "log").read_text()[-2000:]
 
 
@@ -42,7 +42,7 @@ def test_the_schedule_that_ran_is_the_one_asked_for(prepared: Run, parallel: Tra
 
 @pytest.mark.parametrize("steps", [0, STEPS])
 def test_exported_model_and_megatron_give_the_same_logits(
-    prepared: Run, parallel: Trained, tmp_path: Path, steps: int
+    prepared: Run, parallel: Trained, forks: Forks, tmp_path: Path, steps: int
 ) -> None:
     """The imported base (tp=1 reads what import wrote) and the checkpoint of four ranks, fp32."""
     import numpy as np
@@ -64,10 +64,9 @@ def test_exported_model_and_megatron_give_the_same_logits(
         str(source),
         str(words),
     ]
-    done = subprocess.run(
-        [*run, str(tmp_path / "tokens.json"), str(tmp_path / "out.npy")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run += [str(tmp_path / "tokens.json"), str(tmp_path / "out.npy")]
+    code = forks.run_ranks(run, processes=1, folder=tmp_path, threads=1)
+    assert code == 0, (tmp_path / "log").read_text()[-3000:]
     megatron = np.load(tmp_path / "out.npy")[..., : exported.vocab_size]
     with torch.no_grad():
         hf = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)(tokens).logits.numpy()

@@ -96,8 +96,9 @@ def kill_at(run: Run, step: int, ranks: tuple[int, ...]) -> threading.Thread:
 
 
 def test_a_pretraining_that_was_killed_ends_as_if_nothing_had_happened(
-    prepared: Run, parallel: Trained, tmp_path: Path
+    prepared: Run, single: Trained, tmp_path: Path
 ) -> None:
+    """Through the launcher's own executor. Ranks that are killed one by one: tests/train/test_slurm.py."""
     from tests.train.conftest import SMALL
     from toolkit.errors import ToolkitError
     from toolkit.recipe import compose
@@ -105,18 +106,18 @@ def test_a_pretraining_that_was_killed_ends_as_if_nothing_had_happened(
     from toolkit.submit import execute
 
     given = [
-        "stages=[pretrain]",
+        *("stages=[pretrain]", "parallel=tp1_pp1", "cluster.devices_per_node=1"),
         f"inputs.shards={prepared.stage('shards') / 'shards'}",
         f"inputs.checkpoint={prepared.stage('import') / 'checkpoint'}",
     ]
     run = create(compose("demo", [f"runs={tmp_path}", *SMALL, *given]).recipe, command=["pytest"], plan={})
-    killer = kill_at(run, 24, (0, 1, 2, 3))  # one rank alone: tests/train/test_slurm.py
+    killer = kill_at(run, 24, (0,))
     with pytest.raises(ToolkitError, match="pretrain failed"):
         execute(run, quiet=True)
     killer.join(5)
     assert not killer.is_alive()
     execute(run, quiet=True)
-    assert Trained(folder=run.stage("pretrain")).losses == parallel.losses
+    assert Trained(folder=run.stage("pretrain")).losses == single.losses
     jobs = json.loads((run.path / "jobs.json").read_text(encoding="utf-8"))
     assert [a["state"] for a in jobs["stages"][0]["attempts"]] == ["FAILED", "COMPLETED"]
 

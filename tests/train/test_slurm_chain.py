@@ -39,7 +39,8 @@ def test_the_script_trains_and_its_chain_ends_well(
     words = [
         *("cluster=slurm_dev", "container=none", f"container.python={sys.executable}", f"runs={tmp_path / 'runs'}"),
         *("model=llama_demo", "parallel=tp2_pp2", "train=demo", "train.steps=8", "train.warmup_steps=1"),
-        *("train.global_batch=32", "train.valid_every=8", "finetune.steps=3", "finetune.seq_length=128"),
+        *("train.global_batch=32", "train.valid_every=8", "train.valid_full=false"),
+        *("finetune.steps=3", "finetune.seq_length=128"),
         *("finetune.benchmark=demo_letters_trained", f"finetune.path={tasks / 'finetune_train.jsonl'}"),
         *("finetune.micro_batch=8", "finetune.global_batch=16", "score.limit=20"),
         *("score.benchmarks=[demo_cloze]", f"score.paths={{demo_cloze: {tasks / 'cloze.jsonl'}}}"),

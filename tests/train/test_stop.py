@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.train.conftest import SMALL, STEPS, Start, Trained
+from tests.train.forks import Forks
 from tests.train.test_faults import question_rows, ranks_of
 from toolkit import checkpoint
 from toolkit.cluster.ranks import run_ranks
@@ -35,7 +36,8 @@ class Stage:
     own, so that a signal to a whole process group reaches those too.
     """
 
-    def __init__(self, prepared: Run, root: Path) -> None:
+    def __init__(self, prepared: Run, root: Path, forks: Forks) -> None:
+        self.forks = forks
         given = [
             "stages=[pretrain]",
             "data.workers=1",
@@ -47,8 +49,11 @@ class Stage:
         self.trained = Trained(folder=self.folder)
         self.asked = self.took = 0.0
 
-    def attempt(self, disturb: Callable[[], None] | None = None) -> int:
-        """Run it to its end while `disturb` runs beside it; `took` is the time from its return to that end."""
+    def attempt(self, disturb: Callable[[], None] | None = None, *, fresh: bool = False) -> int:
+        """Run it to its end while `disturb` runs beside it; `took` is the time from its return to that end. With
+        `fresh` each rank is a process that imports everything itself.
+        """
+        self.fresh = fresh
         failed: list[BaseException] = []
 
         def beside() -> None:
@@ -57,19 +62,22 @@ class Stage:
                     disturb()
             except BaseException as err:
                 failed.append(err)
-                for pid in ranks_of(self.run).values():
+                for pid in self.pids().values():
                     os.kill(pid, signal.SIGKILL)
             self.asked = time.monotonic()
 
         thread = threading.Thread(target=beside)
         thread.start()
         command = [sys.executable, "-m", "toolkit.stages", str(self.run.path), "pretrain"]
-        code = run_ranks(command, processes=4, folder=self.folder, threads=1)
+        code = (run_ranks if fresh else self.forks.run_ranks)(command, processes=4, folder=self.folder, threads=1)
         self.took = time.monotonic() - self.asked
         thread.join()
         if failed:
             raise failed[0]
         return code
+
+    def pids(self) -> dict[int, int]:
+        return ranks_of(self.run) if self.fresh else self.forks.pids
 
     def until(self, true: Callable[[], Any]) -> None:
         deadline = time.monotonic() + 300
@@ -82,7 +90,7 @@ class Stage:
         self.until(lambda: metrics.is_file() and f'"step": {step},' in metrics.read_text(encoding="utf-8"))
 
     def send(self, *names: str, rank: int | None = None, group: bool = False) -> None:
-        pids = ranks_of(self.run)
+        pids = self.pids()
         for name in names:
             for one in (rank,) if rank is not None else pids:
                 (os.killpg if group else os.kill)(pids[one], signal.Signals[name])
@@ -110,14 +118,14 @@ def hears(pid: int) -> bool:
     return False
 
 
-def test_a_stage_that_is_asked_again_and_again(prepared: Run, parallel: Trained, tmp_path: Path) -> None:
-    stage = Stage(prepared, tmp_path)
+def test_a_stage_that_is_asked_again_and_again(prepared: Run, parallel: Trained, forks: Forks, tmp_path: Path) -> None:
+    stage = Stage(prepared, tmp_path, forks)
 
     def during_the_start() -> None:
-        stage.until(lambda: len(found := ranks_of(stage.run)) == 4 and all(hears(pid) for pid in found.values()))
+        stage.until(lambda: len(found := stage.pids()) == 4 and all(hears(pid) for pid in found.values()))
         stage.send(*BOTH_TWICE)
 
-    assert stage.attempt(during_the_start) == STOPPED, stage.logs[0][-3000:]
+    assert stage.attempt(during_the_start, fresh=True) == STOPPED, stage.logs[0][-3000:]
     assert stage.steps_saved == [] and stage.left_no_trace_of_failure()
     assert all("stopped: asked to stop before the first step" in log for log in stage.logs)
 
