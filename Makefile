@@ -28,7 +28,7 @@ bench: setup ## measure against peers, side by side
 
 lint: setup ## style of Python and shell
 	@$(PYTHON_ENV) -m ruff check .
-	@if command -v shellcheck >/dev/null; then shellcheck env/setup .ci/run $(wildcard slurm/*.sh); else echo "shellcheck is not here: shell scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck env/setup env/apptainer/install containers/post.sh containers/entry .ci/run $(wildcard slurm/*.sh); else echo "shellcheck is not here: shell scripts unchecked"; fi
 
 lock: setup ## make env/*.lock from env/versions.yaml (needs uv)
 	@$(PYTHON_ENV) env/lock.py

@@ -16,8 +16,10 @@ def pytest_configure() -> None:
 
 # Files that take minutes, longest first. Two files run at a time, and the last must not be one of these.
 LONGEST = (
-    *("tests/test_demo.py", "tests/train/test_slurm.py", "tests/train/test_stop.py", "tests/train/test_faults.py"),
-    *("tests/train/test_slurm_chain.py", "tests/train/test_parity.py", "tests/train/test_engine.py"),
+    *("tests/test_demo.py", "tests/train/test_slurm.py", "tests/containers/test_builds.py"),
+    *("tests/slurm/test_in_image.py", "tests/containers/test_install.py"),
+    *("tests/train/test_slurm_chain.py", "tests/train/test_stop.py", "tests/train/test_faults.py"),
+    *("tests/train/test_parity.py", "tests/train/test_engine.py", "tests/checkpoint/test_core.py"),
     *("tests/slurm/test_runs.py", "tests/slurm/test_keepalive.py", "tests/slurm/test_scripts.py"),
     *("tests/slurm/test_submit.py", "tests/slurm/test_slurm_dev.py", "tests/stages/test_parts.py"),
 )

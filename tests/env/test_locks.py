@@ -30,7 +30,7 @@ def lock(repo_root: Path) -> ModuleType:
 
 @pytest.fixture
 def env_copy(repo_root: Path, tmp_path: Path) -> Path:
-    for name in ("versions.yaml", "host.lock", "cpu.lock", "gpu.lock"):
+    for name in ("versions.yaml", "host.lock", "cpu.lock", "gpu.lock", "wheels.lock", "score.lock"):
         shutil.copy(repo_root / "env" / name, tmp_path)
     return tmp_path
 
