@@ -1,5 +1,6 @@
-"""The ranks of megatron-core itself (gloo, CPU): load a checkpoint strictly, save it, and one that is alone computes
-logits. `core_job.py CHECKPOINT CONFIG OUT --tp TP --pp PP --rows ROWS`; what is imported once is forked for each rank.
+"""The ranks of megatron-core itself (gloo, CPU): load a checkpoint strictly and save it.
+
+`core_job.py CHECKPOINT CONFIG OUT --tp TP --pp PP --rows ROWS`; what is imported once is forked for each rank.
 """
 
 from __future__ import annotations
@@ -123,12 +124,6 @@ def run(args: argparse.Namespace, rank: int, world: int) -> None:
         weights.mkdir(parents=True)
     torch.distributed.barrier()
     dist_checkpointing.save({"state_dict": model.sharded_state_dict(prefix="module.")}, str(weights))
-    if args.tp * args.pp == 1:
-        tokens = torch.arange(2 * 24).reshape(2, 24) * 7 % 100
-        positions = torch.arange(24).expand(2, 24)
-        mask = torch.ones(24, 24, dtype=torch.bool).triu(1)[None, None]
-        with torch.no_grad():
-            torch.save({"tokens": tokens, "logits": model.eval()(tokens, positions, mask)}, args.out / "logits.pt")
     torch.distributed.barrier()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoint.conftest import SMALL
-from toolkit import checkpoint
+from toolkit import checkpoint, cli
+from toolkit.checkpoint.__main__ import main
 
 pytest.importorskip("megatron.core")
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,10 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ("tp", "pp", "rows", "tied"),
     [(1, 1, 128, False), (2, 2, 256, False), (1, 2, 128, True)],  # 256: a larger tp pads more than import did
 )
-def test_core_loads_and_saves(tmp_path, tp, pp, rows, tied):
-    import torch
-    from transformers import AutoModelForCausalLM
-
+def test_core_loads_and_saves(tmp_path, capsys, tp, pp, rows, tied):
     hf = tmp_path / "hf"
     checkpoint.make_random_hf(hf, **{**SMALL, "layers": 4, "tied": tied, "init_std": 0.3})
     checkpoint.import_hf(hf, tmp_path / "imported", progress=False)
@@ -47,8 +46,15 @@ def test_core_loads_and_saves(tmp_path, tp, pp, rows, tied):
     assert checkpoint.diff(tmp_path / "saved", hf).equal
 
     if tp * pp == 1:  # the meaning of the tensors too, not their places alone
-        found = torch.load(tmp_path / "saved" / "logits.pt", weights_only=True)
-        with torch.no_grad():
-            expected = AutoModelForCausalLM.from_pretrained(tmp_path / "back")(found["tokens"]).logits
-        assert expected.std() > 0.1  # far from uniform, so that a wrong order of heads or halves would show
-        assert (found["logits"][..., :100] - expected).abs().max() < 1e-4
+        words = ["verify", tmp_path / "back", tmp_path / "saved", "--json"]
+        assert cli.run(main, [str(word) for word in words]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["equal"] and found["bits"]["compared"] == 39 and found["why"] == ""
+        logits = found["logits"]
+        assert logits["largest"] > 0.1  # far from uniform, so that a wrong order of heads or halves would show
+        assert logits["max_abs"] < 1e-4 and logits["top1_agreement"] == 1.0 and logits["tokens"] == 64
+        wrong = checkpoint.make_random_hf(tmp_path / "wrong", **{**SMALL, "layers": 4, "seed": 8, "init_std": 0.3})
+        assert wrong.layers == 4
+        assert cli.run(main, ["verify", str(tmp_path / "wrong"), str(tmp_path / "saved"), "--json"]) == 1
+        found = json.loads(capsys.readouterr().out)
+        assert not found["equal"] and found["logits"]["max_abs"] > 0.1 and found["logits"]["top1_agreement"] < 0.9

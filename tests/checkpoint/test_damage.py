@@ -20,7 +20,8 @@ import pytest
 
 from tests.checkpoint.conftest import SMALL, read_all
 from toolkit import checkpoint, files
-from toolkit.errors import CheckpointError, DiskFull
+from toolkit.checkpoint.writing import growing
+from toolkit.errors import CheckpointError, DiskFull, RunBusy
 
 torch = pytest.importorskip("torch")
 
@@ -65,7 +66,7 @@ def test_overwritten_bytes(broken, hf_folder):
     data = bytearray(file.read_bytes())
     data[:4096] = bytes(4096)
     file.write_bytes(data)
-    refuses(broken, hf_folder, "damaged checkpoint file.*word_embeddings.weight.*is no tensor")
+    refuses(broken, hf_folder, "damaged checkpoint file.*word_embeddings.weight.*is no zip")
 
 
 def test_another_format(broken, hf_folder):
@@ -265,10 +266,12 @@ def test_the_tricks_would_work_on_an_open_door(tmp_path):
         trap.unlink()
 
 
-def test_hostile_tensor_runs_nothing(broken, hf_folder, tmp_path):
+@pytest.mark.parametrize("storage", [True, False])
+def test_hostile_tensor_runs_nothing(broken, hf_folder, tmp_path, storage):
     """The payload of a chunk replaced by a pickle that calls os.system, in an archive that torch would take."""
     trap = tmp_path / "trap"
-    torch.save(_Calls(os.system, f"touch {trap}"), tmp_path / "payload")
+    hostile = _Calls(os.system, f"touch {trap}")
+    torch.save([torch.zeros(3), hostile] if storage else hostile, tmp_path / "payload")
     payload = (tmp_path / "payload").read_bytes()
     (broken / "weights" / "__0_0.distcp").write_bytes(payload + bytes(300_000))
 
@@ -277,7 +280,7 @@ def test_hostile_tensor_runs_nothing(broken, hf_folder, tmp_path):
             info.offset, info.length = 0, len(payload)
 
     _rewritten(broken, change)
-    refuses(broken, hf_folder, "is no tensor")
+    refuses(broken, hf_folder, "it names (posix|nt).system, which no tensor" if storage else "no member 'data/0'")
     assert not trap.exists()
     torch.load(tmp_path / "payload", weights_only=False)
     assert trap.exists()  # the trap was real
@@ -455,11 +458,12 @@ def test_full_disk(small_disk, tmp_path, monkeypatch, asked_first):
         assert list(small_disk.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("verb", ["import", "export"])
-def test_killed_in_the_middle(tmp_path, verb, with_signal):
-    """A process ended while it writes weights leaves no output; the same command then works."""
+def test_killed_in_the_middle_and_gone_on_with(tmp_path, verb, with_signal):
+    """A process ended while it writes weights leaves no output. The same command then writes what was left, and the
+    whole is what an uninterrupted one gives, to the last bit.
+    """
     checkpoint.make_random_hf(tmp_path / "hf", **{**SMALL, "layers": 12, "hidden": 256, "ffn": 2048})  # 85 MB
     source = tmp_path / "hf"
     if verb == "export":
@@ -467,12 +471,15 @@ def test_killed_in_the_middle(tmp_path, verb, with_signal):
         source = tmp_path / "source"
     work = tmp_path / "work"
     work.mkdir()
-    command = [sys.executable, "-m", "toolkit.checkpoint", verb, str(source), str(work / "out")]
-    command += ["--config", str(tmp_path / "hf")] if verb == "export" else []
+
+    def command(out: Path) -> list[str]:
+        words = [sys.executable, "-c", _IN_SMALL_FILES, verb, str(source), str(out)]
+        return [*words, "--workers", "1", *(["--config", str(tmp_path / "hf")] if verb == "export" else [])]
+
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-    pattern = "weights/*.distcp" if verb == "import" else "*.safetensors"
-    while not any(p.stat().st_size > 1_000_000 for p in work.glob(f".out.*.part/{pattern}")):
+    process = subprocess.Popen(command(work / "out"), env=env, stderr=subprocess.PIPE, text=True)
+    journal = work / ".out.unfinished" / ".finished.jsonl"
+    while not (journal.is_file() and journal.read_bytes().count(b"\n") >= 4):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.001)
     process.send_signal(with_signal)
@@ -480,6 +487,45 @@ def test_killed_in_the_middle(tmp_path, verb, with_signal):
     assert not (work / "out").exists()
     if with_signal == signal.SIGINT:
         assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
-        assert list(work.iterdir()) == []
-    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
-    assert checkpoint.diff(tmp_path / "hf", work / "out").equal
+    assert [path.name for path in work.iterdir()] == [".out.unfinished"]
+    kept = [json.loads(line)["name"] for line in journal.read_text().splitlines()[1:]]
+    spoilt, *kept = kept  # one of them is damaged meanwhile
+    before = {name: (journal.parent / name).stat().st_mtime_ns for name in kept}
+    data = bytearray((journal.parent / spoilt).read_bytes())
+    data[-1] ^= 1
+    (journal.parent / spoilt).write_bytes(data)
+    subprocess.run(command(work / "out"), env=env, check=True, stdout=subprocess.DEVNULL)
+    assert [path.name for path in work.iterdir()] == ["out"]
+    assert {name: (work / "out" / name).stat().st_mtime_ns for name in kept} == before  # not written again
+    subprocess.run(command(tmp_path / "whole"), env=env, check=True, stdout=subprocess.DEVNULL)
+    assert files.fingerprint(work / "out") == files.fingerprint(tmp_path / "whole")
+
+
+# Files of a few MB, so that many are finished when the process is ended; else the command itself.
+_IN_SMALL_FILES = """
+import sys
+from toolkit import cli
+from toolkit.checkpoint import __main__ as verb, distcp
+distcp.Layout.__init__.__kwdefaults__["file_bytes"] = 4 << 20
+sys.argv += ["--shard-size", "4MB"] if sys.argv[1] == "export" else []
+sys.exit(cli.run(verb.main))
+"""
+
+
+def test_two_conversions_into_one_place(tmp_path, hf_folder):
+    """The second is told, and leaves the first alone."""
+    with growing(tmp_path / "out", "first") as first:
+        (first.folder / "weights").write_text("half")
+        with pytest.raises(RunBusy, match="another process"):
+            checkpoint.import_hf(hf_folder, tmp_path / "out", progress=False)
+        assert (first.folder / "weights").read_text() == "half"
+
+
+def test_what_was_begun_from_something_else_is_not_gone_on_with(tmp_path, hf_folder):
+    with pytest.raises(KeyboardInterrupt), growing(tmp_path / "out", "another model") as first:
+        (first.folder / "model.safetensors").write_text("x")
+        first.finish("model.safetensors", 1, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881")
+        raise KeyboardInterrupt
+    assert (tmp_path / ".out.unfinished" / "model.safetensors").is_file()
+    checkpoint.import_hf(hf_folder, tmp_path / "out", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and not (tmp_path / "out/model.safetensors").exists()

@@ -87,6 +87,7 @@ def test_inspect(imported, hf_folder, steps):
 def test_optimizer_state_is_counted_and_left_alone(tmp_path, hf_folder):
     """A checkpoint with optimizer state beside the weights, in the same files."""
     torch = pytest.importorskip("torch")
+    from tests.checkpoint.torch_writer import Writer, read
     from toolkit.checkpoint import distcp
     from toolkit.checkpoint.hf import check_hf
 
@@ -94,9 +95,9 @@ def test_optimizer_state_is_counted_and_left_alone(tmp_path, hf_folder):
     folder.mkdir(parents=True)
     model = check_hf(hf_folder)
     source = distcp.Reader(_import(hf_folder, tmp_path / "in"))
-    with distcp.Writer(folder) as writer:
+    with Writer(folder) as writer:
         for key, entry in source.metadata.tensors.items():
-            tensor = source.read(key)
+            tensor = read(source, key)
             writer.add(key, tensor, dims=entry.dims, offsets=[0] * tensor.ndim)  # one chunk that spans all layers
             for part in ("optimizer.state.exp_avg.", "chained_0.optimizer.state.exp_avg."):
                 writer.add(part + key, torch.ones(4), dims=[4], offsets=[0])
@@ -115,17 +116,18 @@ def _import(hf: Path, out: Path) -> Path:
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_bare_checkpoints_and_keys_per_layer(tmp_path, imported, hf_folder, prefix):
     """Keys without NeMo's prefix, layers under keys of their own, a tensor in four boxes as TP saves it."""
+    from tests.checkpoint.torch_writer import Writer, read
     from toolkit.checkpoint import distcp
 
     source = distcp.Reader(imported)
     folder = tmp_path / "bare"
     folder.mkdir()
-    with distcp.Writer(folder) as writer:
+    with Writer(folder) as writer:
         for key, entry in source.metadata.tensors.items():
             name = prefix + key.removeprefix("module.")
             for layer in range(entry.dims[0]) if ".layers." in key else [None]:
                 own = name if layer is None else name.replace(".layers.", f".layers.{layer}.")
-                tensor = source.read(key, layer=layer)
+                tensor = read(source, key, layer=layer)
                 if tensor.ndim == 1:
                     writer.add(own, tensor, dims=tensor.shape, offsets=[0])
                     continue

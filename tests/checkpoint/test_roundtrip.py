@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.checkpoint.conftest import SMALL, read_all
-from toolkit import checkpoint, files
+from toolkit import checkpoint, cli, files
+from toolkit.checkpoint.__main__ import main
 from toolkit.errors import CheckpointError, UsageError
 
 torch = pytest.importorskip("torch")
@@ -109,15 +110,16 @@ def test_types_are_kept_or_cast(tmp_path, hf_folder, dtype):
 
 def test_qkv_of_each_group_lie_together(hf_folder, imported):
     """Megatron's order, written out once by hand: per KV group its queries, its key, its value; gate above up."""
+    from tests.checkpoint.torch_writer import read
     from toolkit.checkpoint.distcp import Reader
 
     base, reader = read_all(hf_folder), Reader(imported)
     prefix, layer = "module.decoder.layers.", "model.layers.1."
     q, k, v = (base[f"{layer}self_attn.{part}_proj.weight"] for part in "qkv")
-    qkv = reader.read(f"{prefix}self_attention.linear_qkv.weight", layer=1)
+    qkv = read(reader, f"{prefix}self_attention.linear_qkv.weight", layer=1)
     expected = torch.cat([q[0:16], k[0:8], v[0:8], q[16:32], k[8:16], v[8:16]])  # 2 groups of 2 heads of 8
     assert torch.equal(qkv, expected)
-    fc1 = reader.read(f"{prefix}mlp.linear_fc1.weight", layer=1)
+    fc1 = read(reader, f"{prefix}mlp.linear_fc1.weight", layer=1)
     assert torch.equal(fc1, torch.cat([base[f"{layer}mlp.{part}_proj.weight"] for part in ("gate", "up")]))
 
 
@@ -241,3 +243,26 @@ def test_diff_tells_what_differs(tmp_path, hf_folder, imported):
     assert len(checkpoint.diff(hf_folder, tmp_path / "taller").only_b) == 9
     stacked = checkpoint.diff(imported, tmp_path / "taller_in")
     assert {each.max_abs for each in stacked.differing} >= {None} and not stacked.equal
+
+
+def test_the_card_tells_of_the_origin_and_takes_scores(tmp_path, hf_folder, imported, capsys):
+    out = tmp_path / "out"
+    checkpoint.export_hf(imported, out, config=hf_folder, origin={"recipe": "a|b\nc"}, progress=False)
+    assert (
+        "| recipe | a\\|b c |" in (out / "README.md").read_text() and "## Scores" not in (out / "README.md").read_text()
+    )
+    row = {"model": "m", "benchmark": "medqa", "mode": "letter", "accuracy": 0.5, "ci95": [0.4, 0.6], "n": 100}
+    files.write_json(tmp_path / "scores.json", [row, {**row, "model": "other"}])
+    words = ["card", str(out), "--scores", str(tmp_path / "scores.json")]
+    assert cli.run(main, words) == 2 and "There are: m, other" in capsys.readouterr().err
+    assert cli.run(main, [*words, "--model", "m"]) == 0
+    text = (out / "README.md").read_text()
+    assert "| medqa | letter | 50.0 % | 40.0 to 60.0 | 100 |" in text and "| recipe |" in text
+    record = files.read_json(out / "conversion.json")
+    assert record["files"]["README.md"]["sha256"] == files.sha256_file(out / "README.md") and len(record["scores"]) == 1
+    for spoilt in ("[", "{}", '[{"model": "m"}]', '[{"model": "m", "ci95": 3}]'):
+        (tmp_path / "scores.json").write_text(spoilt)
+        assert cli.run(main, [*words, "--model", "m"]) in (1, 2), spoilt
+        assert (out / "README.md").read_text() == text
+    files.write_json(tmp_path / "scores.json", [row])
+    assert cli.run(main, ["card", str(hf_folder), *words[2:]]) == 1  # no export

@@ -1,7 +1,7 @@
 """Checkpoints both ways: Hugging Face Llama folders <-> Megatron distributed checkpoints, and what is in either.
 
 Decides the conversion and its files; knows neither NeMo nor Megatron as packages, only the format they write.
-Importing this is cheap: torch is imported when a tensor is first touched.
+Importing this is cheap, and no conversion imports torch.
 """
 
 from toolkit.checkpoint.compare import Diff, Difference, diff
@@ -12,6 +12,7 @@ from toolkit.checkpoint.importing import Imported, import_hf
 from toolkit.checkpoint.look import Inspection, TensorInfo, inspect
 from toolkit.checkpoint.random_hf import make_random_hf
 from toolkit.checkpoint.shape import LlamaShape, read_shape
+from toolkit.checkpoint.verifying import Verified, verify
 
 __all__ = [
     "Diff",
@@ -22,6 +23,7 @@ __all__ = [
     "Inspection",
     "LlamaShape",
     "TensorInfo",
+    "Verified",
     "check_hf",
     "diff",
     "export_hf",
@@ -32,5 +34,6 @@ __all__ = [
     "latest",
     "make_random_hf",
     "read_shape",
+    "verify",
     "step_of",
 ]

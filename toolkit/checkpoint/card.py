@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from toolkit.checkpoint.shape import LlamaShape
+from toolkit import files
+from toolkit.checkpoint.output import EXPORT_RECORD
+from toolkit.checkpoint.shape import LlamaShape, read_shape
+from toolkit.errors import CheckpointError
+from toolkit.hf_folder import read_json_object
+
+CARD = "README.md"
 
 _CARD = """\
 ---
@@ -28,7 +35,7 @@ checkpoint.
 | type | {dtype} |
 | checkpoint | {source}{step} |
 | checkpoint metadata SHA-256 | `{metadata_sha256}` |
-
+{origin}
 `conversion.json` lists the SHA-256 of every file here.
 
 ## Not for clinical use
@@ -39,10 +46,19 @@ thorough testing for that very use, controlled trials included, and the judgemen
 """
 
 
+_SCORES = """
+## Scores
+
+| benchmark | how | accuracy | 95 % interval | items |
+| --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
 def render(facts: Mapping[str, Any], shape: LlamaShape) -> str:
     """`facts` is the body of conversion.json."""
     step = facts["source"]["step"]
-    return _CARD.format(
+    text = _CARD.format(
         title=facts["source"]["name"],
         parameters=facts["parameters"],
         layers=shape.layers,
@@ -58,4 +74,39 @@ def render(facts: Mapping[str, Any], shape: LlamaShape) -> str:
         source=facts["source"]["name"],
         step="" if step is None else f" (step {step})",
         metadata_sha256=facts["source"]["metadata_sha256"],
+        origin="".join(f"| {_cell(key)} | {_cell(value)} |\n" for key, value in (facts.get("origin") or {}).items()),
     )
+    return text + (_SCORES.format(rows="\n".join(map(_score, facts["scores"]))) if facts.get("scores") else "")
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    low, high = row["ci95"]
+    told = [row["benchmark"], row["mode"], f"{100 * row['accuracy']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"]
+    return f"| {' | '.join(map(_cell, [*told, row['n']]))} |"
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def add_scores(folder: Path, scores: Sequence[Mapping[str, Any]]) -> None:
+    """Put scores into the card of an exported folder, and into its conversion.json.
+
+    scores: as scores.json has them. Raises `CheckpointError` for a folder that was not exported, or scores of another
+    form.
+    """
+    record = Path(folder) / EXPORT_RECORD
+    facts = read_json_object(record) if record.is_file() else {}
+    if not {"source", "parameters", "files"} <= set(facts):
+        raise CheckpointError(f"no {EXPORT_RECORD} of an export", where=folder, do="give a folder that export made")
+    facts["scores"] = [dict(row) for row in scores]
+    try:
+        text = render(facts, read_shape(Path(folder)))
+    except (KeyError, TypeError, ValueError) as err:
+        raise CheckpointError(
+            "the scores have another form", where=folder, why=f"{type(err).__name__}: {err}"
+        ) from None
+    files.write_text(Path(folder) / CARD, text)
+    sha256 = files.sha256_file(Path(folder) / CARD)
+    facts["files"][CARD] = {"bytes": (Path(folder) / CARD).stat().st_size, "sha256": sha256}
+    files.write_json(record, facts)

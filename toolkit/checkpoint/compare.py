@@ -5,17 +5,20 @@ Decides what counts as equal (type, shape and every bit); leaves reading to `hf`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from toolkit.checkpoint import distcp, hf, mapping
+from toolkit.checkpoint import distcp, hf, mapping, numbers
 from toolkit.checkpoint.look import kind_of
 from toolkit.checkpoint.model import MegatronModel, is_optimizer
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from toolkit.checkpoint.output import byte_progress
+from toolkit.checkpoint.pieces import BLOCK, Files, Matrix, blocks
+from toolkit.checkpoint.record import TYPES
+from toolkit.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,86 +47,104 @@ class Diff:
         return not (self.only_a or self.only_b or self.differing)
 
 
-# name -> (dtype, shape, reader of its parts: one, or one per layer of a stacked tensor)
-_Tensors = Mapping[str, tuple[str, tuple[int, ...], list[Callable[[], "Tensor"]]]]
+@dataclass(frozen=True, kw_only=True)
+class _Tensor:
+    """`parts` are its bytes: one matrix, or one for each layer of a stacked tensor."""
+
+    dtype: str
+    dims: tuple[int, ...]
+    parts: tuple[Callable[[], Matrix], ...]
 
 
-def diff(a: Path, b: Path) -> Diff:
+def diff(a: Path, b: Path, *, rounded: bool = False, progress: bool = False) -> Diff:
     """Compare two models. A checkpoint against an HF folder is read under the folder's config and names.
 
-    Raises `CheckpointError` when either cannot be read.
+    rounded: where types differ, the second's numbers are rounded to the first's type before they are compared.
+
+    Memory: two blocks. Raises `CheckpointError` when either cannot be read.
     """
     a, b = Path(a), Path(b)
     kinds = (kind_of(a), kind_of(b))
-    if kinds == ("checkpoint", "hf"):
-        tensors_a, tensors_b = _as_hf(a, b), _of_hf(b)
-    elif kinds == ("hf", "checkpoint"):
-        tensors_a, tensors_b = _of_hf(a), _as_hf(b, a)
-    else:
-        tensors_a, tensors_b = (
-            _of_hf(p) if kind == "hf" else _of_checkpoint(p) for p, kind in zip((a, b), kinds, strict=True)
-        )
-    differing = []
-    common = [name for name in tensors_a if name in tensors_b]
-    for name in common:
-        (type_a, dims_a, parts_a), (type_b, dims_b, parts_b) = tensors_a[name], tensors_b[name]
-        words = (f"{type_a} {list(dims_a)}", f"{type_b} {list(dims_b)}")
-        if dims_a != dims_b or len(parts_a) != len(parts_b):
-            differing.append(Difference(name=name, a=words[0], b=words[1], max_abs=None))
-            continue
-        found = [_compare(x(), y()) for x, y in zip(parts_a, parts_b, strict=True)]
-        if not all(same for same, _ in found):
-            import math
-
-            values = [value for _, value in found]
-            worst = math.nan if any(math.isnan(value) for value in values) else max(values)
-            differing.append(Difference(name=name, a=words[0], b=words[1], max_abs=worst))
+    with Files() as opened:
+        if kinds == ("checkpoint", "hf"):
+            tensors_a, tensors_b = _as_hf(a, b, opened), _of_hf(b)
+        elif kinds == ("hf", "checkpoint"):
+            tensors_a, tensors_b = _of_hf(a), _as_hf(b, a, opened)
+        else:
+            tensors_a, tensors_b = (
+                _of_hf(p) if kind == "hf" else _of_checkpoint(p, opened) for p, kind in zip((a, b), kinds, strict=True)
+            )
+        common = [name for name in tensors_a if name in tensors_b]
+        total = sum(math.prod(tensors_a[name].dims) * TYPES[tensors_a[name].dtype][0] for name in common)
+        with byte_progress("compare", total, progress) as bar:
+            found = [_compare(name, tensors_a[name], tensors_b[name], opened, bar, rounded) for name in common]
     return Diff(
         compared=len(common),
         only_a=tuple(n for n in tensors_a if n not in tensors_b),
         only_b=tuple(n for n in tensors_b if n not in tensors_a),
-        differing=tuple(differing),
+        differing=tuple(each for each in found if each is not None),
     )
 
 
-def _compare(a: Tensor, b: Tensor) -> tuple[bool, float]:
-    import torch
+def _compare(
+    name: str, a: _Tensor, b: _Tensor, opened: Files, bar: Progress | None, rounded: bool
+) -> Difference | None:
+    words = (f"{a.dtype} {list(a.dims)}", f"{b.dtype} {list(b.dims)}")
+    if a.dims != b.dims or len(a.parts) != len(b.parts):
+        return Difference(name=name, a=words[0], b=words[1], max_abs=None)
+    equal, gaps = rounded or a.dtype == b.dtype, list[float]()
+    for part_a, part_b in zip(a.parts, b.parts, strict=True):
+        for block_a, block_b in _side_by_side(part_a(), part_b(), opened):
+            alike = numbers.convert(block_b, b.dtype, a.dtype) if rounded else block_b
+            if not ((rounded or a.dtype == b.dtype) and numbers.same(block_a, alike)):
+                equal = False
+                gaps.append(numbers.farthest(block_a, block_b, a.dtype, b.dtype))
+            if bar is not None:
+                bar.advance(len(block_a), note=name)
+    return None if equal else Difference(name=name, a=words[0], b=words[1], max_abs=numbers.worst(gaps))
 
-    def raw(tensor: Tensor) -> Tensor:
-        return tensor.contiguous().reshape(-1).view(torch.uint8)
 
-    if a.dtype == b.dtype and torch.equal(raw(a), raw(b)):
-        return True, 0.0
-    x, y = a.double(), b.double()
-    gap = (x - y).abs()
-    gap[(x == y) | (x.isnan() & y.isnan())] = 0.0  # equal infinities have no difference
-    return False, float(gap.max()) if gap.numel() else 0.0
+def _side_by_side(a: Matrix, b: Matrix, opened: Files) -> Iterator[tuple[memoryview, memoryview]]:
+    """The same rows of both, a block at a time."""
+    rows = max(1, BLOCK // max(1, a.row_bytes, b.row_bytes))
+    both = (blocks(m, opened, bytearray(max(1, rows * m.row_bytes))) for m in (a, b))
+    for (_, block_a), (_, block_b) in zip(*both, strict=True):
+        yield block_a, block_b
 
 
-def _of_hf(folder: Path) -> _Tensors:
+def _of_hf(folder: Path) -> dict[str, _Tensor]:
     model = hf.check_hf(folder)
-    return {name: (t.dtype, t.dims, [lambda name=name: model.read(name)]) for name, t in model.tensors.items()}
+    return {
+        name: _Tensor(dtype=t.dtype, dims=t.dims, parts=(partial(model.matrix, name),))
+        for name, t in model.tensors.items()
+    }
 
 
-def _of_checkpoint(path: Path) -> _Tensors:
+def _of_checkpoint(path: Path, opened: Files) -> dict[str, _Tensor]:
     reader = distcp.Reader(path)
     out = {}
     for key, entry in sorted(reader.metadata.tensors.items()):
         if is_optimizer(key):
             continue
-        stacked = [row for row in mapping.TABLE if row.per_layer and key.endswith(row.megatron)]
+        stacked = any(row.per_layer and key.endswith(row.megatron) for row in mapping.TABLE)
         layers = range(entry.dims[0]) if stacked else [None]
-        out[key] = (
-            entry.dtype,
-            entry.dims,
-            [lambda key=key, layer=layer: reader.read(key, layer=layer) for layer in layers],
-        )
+        parts = tuple(partial(reader.matrix, key, opened, layer=layer) for layer in layers)
+        out[key] = _Tensor(dtype=entry.dtype, dims=entry.dims, parts=parts)
     return out
 
 
-def _as_hf(path: Path, folder: Path) -> _Tensors:
+def _as_hf(path: Path, folder: Path, opened: Files) -> dict[str, _Tensor]:
     model = MegatronModel(path, hf.check_hf(folder).shape)
-    return {spec.name: (spec.dtype, spec.dims, [lambda name=spec.name: model.read(name)]) for spec in model.specs()}
+    found = {}
+    for row, layer in mapping.walk(model.shape):
+        for n, (name, dims) in enumerate(zip(row.names(layer), row.dims(model.shape), strict=True)):
+            part = partial(_nth, model, row, layer, opened, n)
+            found[name] = _Tensor(dtype=model.dtype(row, layer), dims=dims, parts=(part,))
+    return found
+
+
+def _nth(model: MegatronModel, row: mapping.Row, layer: int | None, opened: Files, n: int) -> Matrix:
+    return model.matrices(row, layer, opened)[n]
 
 
 def as_dict(found: Diff) -> dict[str, Any]:

@@ -1,31 +1,29 @@
-"""Tensors in and out of a torch_dist checkpoint (`.distcp` files with their `.metadata`), one layer of one tensor at
-a time.
+"""Tensors in and out of a torch_dist checkpoint: `.distcp` files with their `.metadata`.
 
 Decides how boxes of a global tensor are found, checked and put together, and how a checkpoint is laid out that
-megatron-core's own loader takes; leaves what the keys mean to `mapping`. Reads tensors with `weights_only` alone.
+megatron-core's own loader takes; leaves what the keys mean to `mapping` and the records to `record`. Needs no torch.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import pickle
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
 
 from toolkit import files
+from toolkit.checkpoint import record
 from toolkit.checkpoint.metadata import METADATA, Chunk, Entry, read_metadata
+from toolkit.checkpoint.pickling import Call, Made, Name, Pairs, dumps
+from toolkit.checkpoint.pieces import Files, Matrix, Piece
 from toolkit.errors import CheckpointError
 from toolkit.hf_folder import read_json_object
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 FORMAT, COMMON, WEIGHTS = "metadata.json", "common.pt", "weights"
-_FILE_BYTES = 4 << 30  # a new .distcp file begins after this many
+FILE_BYTES = 4 << 30  # a new .distcp file begins after this many
+RECORD_BYTES = 1 << 30  # a tensor larger than that is written in several chunks
+_AGAIN = "use another step, or copy the checkpoint again"
 
 
 def weights_folder(path: Path) -> Path:
@@ -46,7 +44,7 @@ def weights_folder(path: Path) -> Path:
 
 
 class Reader:
-    """Reads parts of the global tensors of one checkpoint. Memory: the part asked for plus one chunk and its bytes."""
+    """Says where the bytes of a checkpoint's tensors are. Reads headers of records alone."""
 
     def __init__(self, path: Path) -> None:
         self.folder = weights_folder(path)
@@ -58,198 +56,168 @@ class Reader:
                     f"the checkpoint's format is {backend!r}", where=kind, why="only torch_dist is read"
                 )
         self.metadata = read_metadata(self.folder)
-        self._kept: tuple[Chunk, Tensor] | None = None  # a chunk that spans layers is wanted again for the next one
 
-    def read(self, key: str, *, layer: int | None = None, rows: int | None = None) -> Tensor:
-        """The tensor, or its `layer` along the first axis (which goes away), or its first `rows`.
+    def matrix(self, key: str, files: Files, *, layer: int | None = None) -> Matrix:
+        """A tensor, or its `layer` along the first axis (which goes away); what is no matrix counts as one of the first
+        axis' length.
 
-        Raises `CheckpointError` when a file is missing or damaged, or the chunks do not cover the part exactly once.
+        Raises `CheckpointError` when a file is missing or damaged, or the chunks do not cover the tensor exactly once.
         """
-        import torch
-
         entry = self.metadata.tensors[key]
-        low, high = [0] * len(entry.dims), list(entry.dims)
-        if layer is not None:
-            low[0], high[0] = layer, layer + 1
-        if rows is not None:
-            high[0] = rows
-        dims = [h - b for b, h in zip(low, high, strict=True)]
-        out = torch.empty(dims, dtype=getattr(torch, entry.dtype))
-        boxes: list[list[tuple[int, int]]] = []
+        item = record.TYPES[entry.dtype][0]
+        skip = 0 if layer is None else 1
+        dims = entry.dims[skip:] or (1,)
+        row_bytes = math.prod(dims[1:]) * item
+        pieces: list[Piece] = []
+        boxes: list[tuple[tuple[int, int], ...]] = []
         for chunk in entry.chunks:
-            box = [(max(b, o), min(h, o + s)) for b, h, o, s in zip(low, high, chunk.offsets, chunk.sizes, strict=True)]
-            if any(first >= last for first, last in box):
+            if layer is not None and not chunk.offsets[0] <= layer < chunk.offsets[0] + chunk.sizes[0]:
+                continue
+            offsets, sizes = chunk.offsets[skip:] or (0,), chunk.sizes[skip:] or (1,)
+            box = tuple((o, o + s) for o, s in zip(offsets, sizes, strict=True))
+            if any(a == b for a, b in box):
                 continue
             if any(all(a < d and c < b for (a, b), (c, d) in zip(box, other, strict=True)) for other in boxes):
                 raise self._damaged(chunk, f"two chunks of '{key}' overlap")
             boxes.append(box)
-            tensor = self._chunk(key, entry, chunk)
-            if layer is not None and chunk.sizes[0] > 1:
-                self._kept = (chunk, tensor)
-            source = tuple(slice(f - o, e - o) for (f, e), o in zip(box, chunk.offsets, strict=True))
-            target = tuple(slice(f - b, e - b) for (f, e), b in zip(box, low, strict=True))
-            out[target] = tensor[source]
-        if sum(math.prod(last - first for first, last in box) for box in boxes) != math.prod(dims):
+            if sizes[2:] != dims[2:]:
+                raise self._damaged(chunk, f"'{key}' is split along its axis {skip + 2} or a later one")
+            inner = math.prod(sizes[2:]) * item
+            width = sizes[1] * inner if len(sizes) > 1 else item
+            begin = self._locate(key, entry, chunk, files).begin
+            if layer is not None:
+                begin += (layer - chunk.offsets[0]) * sizes[0] * width
+            column = offsets[1] * inner if len(sizes) > 1 else 0
+            file = self.folder / chunk.file
+            pieces.append(
+                Piece(file=file, begin=begin, stride=width, row=offsets[0], rows=sizes[0], column=column, width=width)
+            )
+        if sum(math.prod(b - a for a, b in box) for box in boxes) != math.prod(dims):
             raise CheckpointError(
                 f"the chunks of tensor '{key}' do not cover it",
                 where=self.folder / METADATA,
                 do="use a complete checkpoint",
             )
-        return out if layer is None else out[0]
+        return Matrix(rows=dims[0], row_bytes=row_bytes, pieces=tuple(pieces))
+
+    def _locate(self, key: str, entry: Entry, chunk: Chunk, files: Files) -> record.Raw:
+        fd = files.fd(self.folder / chunk.file)
+        size = os.fstat(fd).st_size
+        if size < chunk.begin + chunk.nbytes:
+            raise self._damaged(chunk, f"it has {size} bytes, and '{key}' ends at {chunk.begin + chunk.nbytes}")
+        try:
+            return record.locate(fd, chunk.begin, chunk.nbytes, dtype=entry.dtype, dims=chunk.sizes)
+        except record.Unreadable as err:
+            raise self._damaged(chunk, f"the part of '{key}' at byte {chunk.begin}: {err}") from None
 
     def _damaged(self, chunk: Chunk, why: str) -> CheckpointError:
-        return CheckpointError(
-            "damaged checkpoint file",
-            where=self.folder / chunk.file,
-            why=why,
-            do="use another step, or copy the checkpoint again",
-        )
-
-    def _chunk(self, key: str, entry: Entry, chunk: Chunk) -> Tensor:
-        import torch
-
-        if self._kept is not None and self._kept[0] == chunk:
-            return self._kept[1]
-        self._kept = None
-        try:
-            with open(self.folder / chunk.file, "rb") as handle:
-                size = os.fstat(handle.fileno()).st_size
-                if size < chunk.begin + chunk.nbytes:
-                    raise self._damaged(chunk, f"it has {size} bytes, and '{key}' ends at {chunk.begin + chunk.nbytes}")
-                handle.seek(chunk.begin)
-                data = handle.read(chunk.nbytes)
-        except FileNotFoundError as err:
-            raise CheckpointError(
-                "checkpoint file is missing",
-                where=self.folder / chunk.file,
-                why=f"it holds a part of '{key}'",
-                do="use a complete checkpoint",
-            ) from err
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise self._damaged(chunk, f"the part of '{key}' is compressed, which torch never does")
-            tensor = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as err:
-            raise self._damaged(
-                chunk, f"the part of '{key}' at byte {chunk.begin} is no tensor ({_brief(err)})"
-            ) from err
-        found = (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) if torch.is_tensor(tensor) else ()
-        if found != (chunk.sizes, entry.dtype):
-            raise self._damaged(
-                chunk, f"the part of '{key}' at byte {chunk.begin} is not {entry.dtype} {list(chunk.sizes)}"
-            )
-        return tensor
+        return CheckpointError("damaged checkpoint file", where=self.folder / chunk.file, why=why, do=_AGAIN)
 
 
-def _brief(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0][:200].rstrip(". ")
+Box = tuple[tuple[int, ...], tuple[int, ...]]  # offsets and sizes in a tensor
 
 
-class _Stream(io.RawIOBase):
-    """Passes writes on and remembers why one failed: torch.save answers a full disk, or Ctrl-C, with an error of its
-    own.
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A chunk that is to be written: the box at `offsets` of `sizes` of layer `layer` (None: no layers) of the tensor
+    `key`; its record lies in `file` at byte `begin`.
     """
 
-    def __init__(self, handle: IO[bytes]) -> None:
-        self._handle = handle
-        self.error: BaseException | None = None
+    key: str
+    layer: int | None
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    dtype: str
+    file: str
+    begin: int
 
-    def write(self, data: Any) -> int:
-        try:
-            return self._handle.write(data)
-        except BaseException as err:
-            self.error = err
-            raise
+    @property
+    def box(self) -> Box:
+        """In the whole tensor, whose first axis are its layers."""
+        if self.layer is None:
+            return self.offsets, self.sizes
+        return (self.layer, *self.offsets), (1, *self.sizes)
 
-    def writable(self) -> bool:
-        return True
+    @property
+    def frame(self) -> record.Frame:
+        return record.frame(self.dtype, self.box[1])
 
 
-class Writer:
-    """Writes a torch_dist checkpoint of model weights into an empty folder, chunk by chunk, none kept in memory.
+class Layout:
+    """Where every record of a new checkpoint will lie, known before a byte is written."""
 
-    `finish` makes it a checkpoint; before that the folder is not one. Raises `DiskFull`.
-    """
+    def __init__(self, *, file_bytes: int = FILE_BYTES, record_bytes: int = RECORD_BYTES) -> None:
+        self._file_bytes, self._record_bytes = file_bytes, record_bytes
+        self._tensors: dict[str, tuple[str, tuple[int, ...], list[Placed]]] = {}
+        self._objects: list[tuple[str, str, int, int]] = []
+        self._sizes: list[int] = []
+        self._object = record.of_object([None])
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._tensors: dict[str, tuple[str, tuple[int, ...], list[tuple[tuple[int, ...], tuple[int, ...]]]]] = {}
-        self._objects: list[str] = []
-        self._places: list[tuple[str, tuple[int, ...] | None, str, int, int]] = []
-        self._file: IO[bytes] | None = None
-        self._count = 0
+    def add(
+        self,
+        key: str,
+        dtype: str,
+        dims: Sequence[int],
+        *,
+        layer: int | None = None,
+        layers: int = 0,
+        boxes: Iterable[Box] | None = None,
+    ) -> None:
+        """The tensor `key` of shape `dims`, or `layer` of the `layers` that it stacks along a new first axis.
 
-    def add(self, key: str, tensor: Tensor, *, dims: Sequence[int], offsets: Sequence[int]) -> None:
-        """A chunk of the global tensor `key` of shape `dims`; `tensor` has as many axes as that."""
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        known = self._tensors.setdefault(key, (dtype, tuple(dims), []))
-        if known[:2] != (dtype, tuple(dims)):
-            raise ValueError(f"{key}: {known[:2]} before, now {(dtype, tuple(dims))}")
-        known[2].append((tuple(offsets), tuple(tensor.shape)))
-        self._save(key, tuple(offsets), tensor.detach().contiguous())
-
-    def add_object(self, key: str, value: Any) -> None:
-        """A byte object, such as the `_extra_state` of a module (`key` ends in `/shard_<i>_<n>`)."""
-        self._objects.append(key)
-        self._save(key, None, [value])
-
-    def _save(self, key: str, offsets: tuple[int, ...] | None, value: Any) -> None:
-        import torch
-
-        if self._file is None or self._file.tell() >= _FILE_BYTES:
-            self._close()
-            self._name = f"__0_{self._count}.distcp"
-            self._file = open(self._folder / self._name, "wb")  # noqa: SIM115 - open across calls
-            self._count += 1
-        begin = self._file.tell()
-        stream = _Stream(self._file)
-        with files.disk_errors(self._folder):
-            try:
-                torch.save(value, stream)
-            except Exception:
-                if stream.error is not None:
-                    raise stream.error from None
-                raise
-        self._places.append((key, offsets, self._name, begin, self._file.tell() - begin))
-
-    def _close(self) -> None:
-        if self._file is not None:
-            with files.disk_errors(self._folder), self._file as handle:
-                handle.flush()
-                os.fsync(handle.fileno())
-            self._file = None
-
-    def finish(self) -> None:
-        import torch
-        from torch.distributed.checkpoint import filesystem
-        from torch.distributed.checkpoint import metadata as dcp
-
-        self._close()
-        entries: dict[str, Any] = {
-            key: dcp.TensorStorageMetadata(
-                properties=dcp.TensorProperties(dtype=getattr(torch, dtype)),
-                size=torch.Size(dims),
-                chunks=[dcp.ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes)) for offsets, sizes in chunks],
+        `boxes` are its chunks, as ranks of a training would write them; without them there is one, or some where it is
+        large.
+        """
+        dims = tuple(dims)
+        whole = dims if layer is None else (layers, *dims)
+        known = self._tensors.setdefault(key, (dtype, whole, []))
+        if known[:2] != (dtype, whole):
+            raise ValueError(f"{key}: {known[:2]} before, now {(dtype, whole)}")
+        for offsets, sizes in self._boxes(dtype, dims) if boxes is None else boxes:
+            stacked = sizes if layer is None else (1, *sizes)
+            file, begin = self._place(record.frame(dtype, stacked).total)
+            placed = Placed(
+                key=key, layer=layer, offsets=tuple(offsets), sizes=tuple(sizes), dtype=dtype, file=file, begin=begin
             )
-            for key, (dtype, dims, chunks) in self._tensors.items()
-        }
-        entries.update({key: dcp.BytesStorageMetadata() for key in self._objects})
-        places = {
-            dcp.MetadataIndex(key, None if offsets is None else torch.Size(offsets)): filesystem._StorageInfo(
-                name, begin, nbytes
-            )
-            for key, offsets, name, begin, nbytes in self._places
-        }
+            known[2].append(placed)
+
+    def _boxes(self, dtype: str, dims: tuple[int, ...]) -> Iterator[Box]:
+        step = max(1, self._record_bytes // max(1, math.prod(dims[1:]) * record.TYPES[dtype][0]))
+        for row in range(0, dims[0], step):
+            yield (row, *[0] * (len(dims) - 1)), (min(step, dims[0] - row), *dims[1:])
+
+    def add_object(self, key: str) -> None:
+        """A byte object that holds nothing, such as the `_extra_state` of a module (`key` ends in `/shard_<i>_<n>`)."""
+        self._objects.append((key, *self._place(len(self._object)), len(self._object)))
+
+    def _place(self, nbytes: int) -> tuple[str, int]:
+        if not self._sizes or self._sizes[-1] >= self._file_bytes:
+            self._sizes.append(0)
+        begin = self._sizes[-1]
+        self._sizes[-1] += nbytes
+        return f"__0_{len(self._sizes) - 1}.distcp", begin
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """File -> bytes."""
+        return {f"__0_{n}.distcp": size for n, size in enumerate(self._sizes)}
+
+    def chunks(self, file: str) -> list[Placed]:
+        return [chunk for _, _, chunks in self._tensors.values() for chunk in chunks if chunk.file == file]
+
+    def objects(self, file: str) -> list[tuple[int, bytes]]:
+        """(begin, record) of the byte objects in a file."""
+        return [(begin, self._object) for _, name, begin, _ in self._objects if name == file]
+
+    def finish(self, folder: Path) -> None:
+        """Write what makes `folder`, whose `.distcp` files are there, a checkpoint. Raises `DiskFull`."""
         # no optimizer state and no trainer state: a restore of weights alone asks for nothing else
-        with files.disk_errors(self._folder), open(self._folder / COMMON, "wb") as handle:
-            torch.save({"content_metadata": {}}, handle)
-        with files.atomic_write(self._folder / METADATA, "wb") as handle:
-            pickle.dump(
-                dcp.Metadata(state_dict_metadata=entries, storage_data=places, storage_meta=dcp.StorageMeta()), handle
-            )
+        with files.atomic_write(folder / COMMON, "wb") as handle:
+            handle.write(record.of_object({"content_metadata": {}}))
+        with files.atomic_write(folder / METADATA, "wb") as handle:
+            handle.write(dumps(self._metadata()))
         files.write_json(
-            self._folder / FORMAT,
+            folder / FORMAT,
             {
                 "sharded_backend": "torch_dist",
                 "sharded_backend_version": 1,
@@ -258,11 +226,58 @@ class Writer:
             },
         )
 
-    def __enter__(self) -> Writer:
-        return self
+    def _metadata(self) -> Made:
+        """As torch.distributed.checkpoint pickles its own `Metadata`."""
+        entries: dict[str, Made] = {}
+        places: list[tuple[str, tuple[int, ...] | None, str, int, int]] = []
+        for key, (dtype, dims, chunks) in self._tensors.items():
+            boxes = [
+                Made(of=_dcp("ChunkStorageMetadata"), state={"offsets": _size(offsets), "sizes": _size(sizes)})
+                for offsets, sizes in (each.box for each in chunks)
+            ]
+            entries[key] = Made(
+                of=_dcp("TensorStorageMetadata"),
+                state={"properties": _properties(dtype), "size": _size(dims), "chunks": boxes},
+            )
+            places += [(key, each.box[0], each.file, each.begin, each.frame.total) for each in chunks]
+        entries |= {key: Made(of=_dcp("BytesStorageMetadata")) for key, *_ in self._objects}
+        places += [(key, None, name, begin, nbytes) for key, name, begin, nbytes in self._objects]
+        return Made(
+            of=_dcp("Metadata"),
+            state={
+                "state_dict_metadata": entries,
+                "planner_data": None,
+                "storage_data": Pairs(pairs=tuple((_index(key, at), _stored(*where)) for key, at, *where in places)),
+                "storage_meta": Made(
+                    of=_dcp("StorageMeta"),
+                    state={"checkpoint_id": None, "save_id": None, "load_id": None, "modules": []},
+                ),
+                "version": None,
+            },
+        )
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.finish()
-        elif self._file is not None:
-            self._file.close()
+
+def _dcp(name: str) -> Name:
+    return Name(module="torch.distributed.checkpoint.metadata", name=name)
+
+
+def _size(dims: Sequence[int]) -> Call:
+    return Call(what=Name(module="torch", name="Size"), args=(tuple(dims),))
+
+
+def _properties(dtype: str) -> Made:
+    strided = Call(what=Name(module="torch.serialization", name="_get_layout"), args=("torch.strided",))
+    dense = Call(what=_dcp("_MEM_FORMAT_ENCODING"), args=(0,))
+    return Made(of=_dcp("TensorProperties"), state=(Name(module="torch", name=dtype), strided, False, dense, False))
+
+
+def _index(key: str, offset: tuple[int, ...] | None) -> Made:
+    return Made(
+        of=_dcp("MetadataIndex"),
+        state={"fqn": key, "index": None, "offset": None if offset is None else _size(offset)},
+    )
+
+
+def _stored(name: str, begin: int, nbytes: int) -> Made:
+    info = Name(module="torch.distributed.checkpoint.filesystem", name="_StorageInfo")
+    return Made(of=info, state={"relative_path": name, "offset": begin, "length": nbytes})

@@ -5,15 +5,19 @@ Decides what the folder holds; leaves the mapping to `model` and `mapping` and t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from toolkit import files
-from toolkit.checkpoint import card, complete, hf, output, tensorfile
+from toolkit.checkpoint import card, complete, hf, mapping, numbers, output, tensorfile
 from toolkit.checkpoint.metadata import METADATA
 from toolkit.checkpoint.model import MegatronModel
+from toolkit.checkpoint.pieces import Files, blocks, move, write
 from toolkit.checkpoint.shape import shape_of
+from toolkit.checkpoint.writing import NewFile, Part, Write, growing, literal, write_files
 from toolkit.errors import CheckpointError, UsageError, nearest
 from toolkit.hf_folder import CONFIG, config_file, read_json_object
 
@@ -46,13 +50,17 @@ def export_hf(
     vocab_size: int | None = None,
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    origin: Mapping[str, str] | None = None,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Exported:
     """Write a Hugging Face Llama folder from a NeMo step folder or a bare torch_dist folder.
 
     config: config.json, or a folder with one, that states the shape; its other fields are carried over. vocab_size:
     tokens, default the config's; padding rows beyond are cut. dtype: "float32", "bfloat16" or "float16", default the
-    checkpoint's. `out` appears whole or not at all. Raises `CheckpointError`, `UsageError`, `DiskFull`.
+    checkpoint's. origin: further lines of the card, such as the recipe and the data. workers: threads that write, by
+    default by the cores. `out` appears whole or not at all; what was interrupted is gone on with by the same call.
+    Raises `CheckpointError`, `UsageError`, `DiskFull`, `RunBusy`.
     """
     checkpoint = Path(checkpoint)
     dtype = _SHORT.get(dtype, dtype) if dtype else None
@@ -79,40 +87,39 @@ def export_hf(
     merged = {**base, "architectures": ["LlamaForCausalLM"], "vocab_size": shape.vocab_size, "torch_dtype": written}
     if "dtype" in merged:  # transformers 5 writes this name
         merged["dtype"] = written
+    step = complete.step_of(checkpoint)
+    facts = {
+        "source": {
+            "name": checkpoint.resolve().name,
+            "step": step,
+            "metadata_sha256": files.sha256_file(model.reader.folder / METADATA),
+        },
+        "parameters": sum(spec.nbytes // tensorfile.item_bytes(spec.dtype) for spec in specs),
+        "vocab_size": shape.vocab_size,
+        "padded_vocab_size": model.padded_vocab_size,
+        "dtype": written,
+        "origin": dict(origin or {}),
+    }
     sources = (model.reader.folder, source_config, *([Path(tokenizer)] if tokenizer else []))
-    with output.new_folder(out, sources=sources, nbytes=nbytes) as part:
+    target = output.check_place(out, sources=sources)
+    stamp = files.stat_fingerprint(model.reader.folder)
+    same = output.identity(facts=facts, config=merged, shard_bytes=shard_bytes, source=stamp)
+    with growing(target, same) as new:
+        output.check_room(out, nbytes - sum(row["bytes"] for row in new.finished.values()))
         if tokenizer is not None:
-            hf.copy_tokenizer(Path(tokenizer), part)
-        files.write_json(part / CONFIG, merged)
-        hf.write_generation_config(merged, part, source_config.parent / hf.GENERATION)
-        with (
-            output.byte_progress("export", nbytes, progress) as bar,
-            hf.ShardedWriter(part, specs, shard_bytes) as writer,
-        ):
-            for name, tensor in model.tensors():
-                values = tensor.to(_torch_dtype(dtype)) if dtype else tensor
-                writer.write(name, values)
-                if bar is not None:
-                    bar.advance(values.nbytes, note=name)
-        step = complete.step_of(checkpoint)
-        parameters = sum(spec.nbytes // tensorfile.item_bytes(spec.dtype) for spec in specs)
-        facts = {
-            "source": {
-                "name": checkpoint.resolve().name,
-                "step": step,
-                "metadata_sha256": files.sha256_file(model.reader.folder / METADATA),
-            },
-            "parameters": parameters,
-            "vocab_size": shape.vocab_size,
-            "padded_vocab_size": model.padded_vocab_size,
-            "dtype": written,
-        }
-        files.write_text(part / "README.md", card.render(facts, shape))
-        contents = output.hashes(part)
-        files.write_json(part / output.EXPORT_RECORD, {**facts, "files": contents})
+            hf.copy_tokenizer(Path(tokenizer), new.folder)
+        files.write_json(new.folder / CONFIG, merged)
+        hf.write_generation_config(merged, new.folder, source_config.parent / hf.GENERATION)
+        made = hf.shards(specs, shard_bytes)
+        hf.write_index(new.folder, made)
+        with Files() as opened, output.byte_progress("export", nbytes, progress) as bar:
+            found = write_files(new_files(model, made, opened), new, opened, bar=bar, workers=workers)
+        files.write_text(new.folder / card.CARD, card.render(facts, shape))
+        contents = output.hashes(new.folder, found)
+        files.write_json(new.folder / output.EXPORT_RECORD, {**facts, "files": contents})
     return Exported(
         path=Path(out),
-        parameters=parameters,
+        parameters=facts["parameters"],
         vocab_size=shape.vocab_size,
         padded_vocab_size=model.padded_vocab_size,
         dtype=written,
@@ -122,10 +129,58 @@ def export_hf(
     )
 
 
-def _torch_dtype(name: str) -> Any:
-    import torch
+def new_files(
+    model: MegatronModel, made: Sequence[tuple[str, Sequence[tensorfile.Spec]]], opened: Files
+) -> Sequence[NewFile]:
+    """The weight files, each with a part for its header and one for each tensor."""
+    place = {name: (row, layer) for row, layer in mapping.walk(model.shape) for name in row.names(layer)}
 
-    return getattr(torch, name)
+    def parts(name: str, specs: Sequence[tensorfile.Spec]) -> list[Part]:
+        head, begins = tensorfile.header(specs)
+        return [
+            literal(0, head),
+            *(
+                Part(begin=at, nbytes=spec.nbytes, write=_writer(model, place[spec.name], spec, opened, at, name))
+                for spec, at in zip(specs, begins, strict=True)
+            ),
+        ]
+
+    return [
+        NewFile(
+            name=name,
+            nbytes=len(tensorfile.header(specs)[0]) + sum(spec.nbytes for spec in specs),
+            parts=partial(parts, name, specs),
+        )
+        for name, specs in made
+    ]
+
+
+def _writer(
+    model: MegatronModel,
+    place: tuple[mapping.Row, int | None],
+    spec: tensorfile.Spec,
+    opened: Files,
+    at: int,
+    name: str,
+) -> Write:
+    row, layer = place
+    source = model.dtype(row, layer)
+    index = row.names(layer).index(spec.name)
+
+    def write_tensor(fd: int, buffer: bytearray, done: Callable[[int], None]) -> None:
+        matrix = model.matrices(row, layer, opened)[index]
+        if source == spec.dtype:
+            move(matrix, opened, fd, at, path=Path(name), buffer=buffer, done=done)
+            return
+        begin = at
+        with files.disk_errors(Path(name)):
+            for _, block in blocks(matrix, opened, buffer):
+                data = numbers.convert(block, source, spec.dtype)
+                write(fd, data, begin)
+                begin += len(data)
+                done(len(data))
+
+    return write_tensor
 
 
 def as_dict(exported: Exported) -> dict[str, Any]:

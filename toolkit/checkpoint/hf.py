@@ -7,13 +7,14 @@ tensors to `mapping` and their bytes to `tensorfile`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import files, hf_folder
-from toolkit.checkpoint import mapping, tensorfile
+from toolkit.checkpoint import mapping, numbers, tensorfile
+from toolkit.checkpoint.pieces import BLOCK, Files, Matrix, blocks
 from toolkit.checkpoint.shape import LlamaShape, shape_of
 from toolkit.errors import CheckpointError
 from toolkit.hf_folder import CONFIG, INDEX, WEIGHTS, Stored
@@ -46,8 +47,9 @@ class HfModel:
     shape: LlamaShape
     tensors: Mapping[str, Stored]
 
-    def read(self, name: str) -> Tensor:
-        return tensorfile.read_tensor(self.tensors[name])
+    def matrix(self, name: str) -> Matrix:
+        """Where the bytes of a tensor are."""
+        return tensorfile.matrix_of(self.tensors[name])
 
     @property
     def nbytes(self) -> int:
@@ -104,10 +106,14 @@ def check_hf(folder: Path) -> HfModel:
 
 def _same(head: Stored, embedding: Stored | None) -> None:
     if embedding is not None and (head.nbytes, head.dtype) == (embedding.nbytes, embedding.dtype):
-        import torch
-
-        if torch.equal(tensorfile.read_tensor(head), tensorfile.read_tensor(embedding)):
-            return
+        with Files() as opened:
+            pairs = zip(
+                blocks(tensorfile.matrix_of(head), opened, bytearray(BLOCK)),
+                blocks(tensorfile.matrix_of(embedding), opened, bytearray(BLOCK)),
+                strict=True,
+            )
+            if all(numbers.same(a, b) for (_, a), (_, b) in pairs):
+                return
     raise CheckpointError(
         "'lm_head.weight' differs from the embedding",
         where=head.file,
@@ -116,27 +122,38 @@ def _same(head: Stored, embedding: Stored | None) -> None:
     )
 
 
+def shards(specs: Iterable[tensorfile.Spec], shard_bytes: int) -> list[tuple[str, list[tensorfile.Spec]]]:
+    """(file name, its tensors) for files of at most `shard_bytes`, or of one tensor that is larger."""
+    found: list[list[tensorfile.Spec]] = [[]]
+    used = 0
+    for spec in specs:
+        if found[-1] and used + spec.nbytes > shard_bytes:
+            found.append([])
+            used = 0
+        found[-1].append(spec)
+        used += spec.nbytes
+    count = len(found)
+    names = [WEIGHTS] if count == 1 else [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+    return list(zip(names, found, strict=True))
+
+
+def write_index(folder: Path, made: Sequence[tuple[str, Sequence[tensorfile.Spec]]]) -> None:
+    """The index of weights in several files; nothing for one file."""
+    if len(made) > 1:
+        total = sum(spec.nbytes for _, specs in made for spec in specs)
+        where = {spec.name: name for name, specs in made for spec in specs}
+        files.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+
+
 class ShardedWriter:
-    """Writes the tensors of a model, given in the announced order, into files of at most `shard_bytes` and their
+    """Writes the tensors of a small model, given in the announced order, into files of at most `shard_bytes` and their
     index.
     """
 
     def __init__(self, folder: Path, specs: Iterable[tensorfile.Spec], shard_bytes: int) -> None:
-        shards: list[list[tensorfile.Spec]] = [[]]
-        used = 0
-        for spec in specs:
-            if shards[-1] and used + spec.nbytes > shard_bytes:
-                shards.append([])
-                used = 0
-            shards[-1].append(spec)
-            used += spec.nbytes
-        count = len(shards)
-        names = [WEIGHTS] if count == 1 else [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
-        if count > 1:
-            total = sum(spec.nbytes for shard in shards for spec in shard)
-            where = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
-            files.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
-        self._folder, self._left = folder, list(zip(names, shards, strict=True))[::-1]
+        made = shards(specs, shard_bytes)
+        write_index(folder, made)
+        self._folder, self._left = folder, made[::-1]
         self._open: tensorfile.Writer | None = None
         self._count = 0
 

@@ -5,16 +5,23 @@ Decides the values of new and padding rows and the layout of the output folder; 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from toolkit import files, hf_folder
-from toolkit.checkpoint import distcp, hf, mapping, output
+from toolkit.checkpoint import distcp, hf, mapping, numbers, output, tensorfile
+from toolkit.checkpoint.pieces import BLOCK, Files, Matrix, blocks, cut, write
+from toolkit.checkpoint.writing import NewFile, Part, growing, literal, write_files
 from toolkit.errors import CheckpointError, UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from toolkit.hf_folder import CONFIG
 
 NewRows = Literal["copy_last", "mean"]
 HF_CONFIG = "hf_config.json"
@@ -44,6 +51,7 @@ def import_hf(
     vocab_size: int | None = None,
     padded_vocab_size: int | None = None,
     new_rows: NewRows = "copy_last",
+    workers: int | None = None,
     progress: bool = True,
 ) -> Imported:
     """Write `out/weights` (torch_dist), `out/hf_config.json` and `out/import.json` from a Hugging Face Llama folder.
@@ -55,7 +63,7 @@ def import_hf(
     `UsageError`, `DiskFull`.
     """
     model = hf.check_hf(Path(hf_folder))
-    shape, base = model.shape, model.shape.vocab_size
+    base = model.shape.vocab_size
     vocab = base if vocab_size is None else vocab_size
     padded = -(-vocab // PAD_TO) * PAD_TO if padded_vocab_size is None else padded_vocab_size
     if vocab < base:
@@ -69,59 +77,130 @@ def import_hf(
     if new_rows not in get_args(NewRows):
         raise UsageError(f"new_rows is {new_rows!r}, not one of {', '.join(get_args(NewRows))}")
     _check_types(model)
-    with (
-        output.new_folder(out, sources=(model.folder,), nbytes=model.nbytes) as part,
-        output.byte_progress("import", model.nbytes, progress) as bar,
-    ):
-        weights = part / distcp.WEIGHTS
-        weights.mkdir()
-        with distcp.Writer(weights) as writer:
-            for row, layer in mapping.walk(shape):
-                parts = [model.read(name) for name in row.names(layer)]
-                fused = mapping.fuse(row, parts, shape)
-                if row.vocab:
-                    fused = _extended(fused, padded, new_rows)
-                if layer is None:
-                    writer.add(PREFIX + row.megatron, fused, dims=fused.shape, offsets=[0] * fused.ndim)
-                else:
-                    writer.add(
-                        PREFIX + row.megatron,
-                        fused[None],
-                        dims=(shape.layers, *fused.shape),
-                        offsets=[layer] + [0] * fused.ndim,
-                    )
-                if bar is not None:
-                    bar.advance(sum(part.nbytes for part in parts), note=row.hf[0].format(layer=layer))
-            for key in mapping.EXTRA_STATE_PER_LAYER:
-                for layer in range(shape.layers):
-                    writer.add_object(f"{PREFIX}{key}/shard_{layer}_{shape.layers}", None)
-            for key in mapping.EXTRA_STATE_ONCE:
-                writer.add_object(f"{PREFIX}{key}/shard_0_1", None)
-        files.write_json(part / HF_CONFIG, {**model.config, "vocab_size": vocab})
-        source = _source_fingerprint(model)
+    layout = _layout(model, padded)
+    source = _source_fingerprint(model)
+    facts = {
+        "source": {"name": model.folder.resolve().name, "sha256": source},
+        "vocab_size": vocab,
+        "base_vocab_size": base,
+        "padded_vocab_size": padded,
+        "new_rows": new_rows,
+        "parameters": _parameters(model),
+    }
+    target = output.check_place(out, sources=(model.folder,))
+    with growing(target, output.identity(**facts)) as new:
+        total = sum(layout.sizes.values())
+        output.check_room(out, total - sum(row["bytes"] for row in new.finished.values()))
+        weights = new.folder / distcp.WEIGHTS
+        weights.mkdir(exist_ok=True)
+        with Files() as opened, output.byte_progress("import", total, progress) as bar:
+            rows = _Rows(model, opened, padded, new_rows)
+            found = write_files(_files(layout, rows), new, opened, bar=bar, workers=workers)
+        layout.finish(weights)
+        files.write_json(new.folder / HF_CONFIG, {**model.config, "vocab_size": vocab})
         imported = Imported(
             path=Path(out),
-            parameters=_parameters(model),
+            parameters=facts["parameters"],
             vocab_size=vocab,
             base_vocab_size=base,
             padded_vocab_size=padded,
             nbytes=sum(p.stat().st_size for p in weights.iterdir()),
             source_sha256=source,
         )
-        files.write_json(
-            part / output.IMPORT_RECORD,
-            {
-                "source": {"name": model.folder.resolve().name, "sha256": source},
-                "vocab_size": vocab,
-                "base_vocab_size": base,
-                "padded_vocab_size": padded,
-                "new_rows": new_rows,
-                "parameters": imported.parameters,
-                "tensors": {name: list(t.dims) for name, t in model.tensors.items()},
-                "files": output.hashes(part),
-            },
-        )
+        tensors = {name: list(t.dims) for name, t in model.tensors.items()}
+        contents = output.hashes(new.folder, found)
+        files.write_json(new.folder / output.IMPORT_RECORD, {**facts, "tensors": tensors, "files": contents})
     return imported
+
+
+def _layout(model: hf.HfModel, padded: int) -> distcp.Layout:
+    layout, shape = distcp.Layout(), model.shape
+    for row, layer in mapping.walk(shape):
+        dims = row.fused_dims(shape)
+        dims = (padded, *dims[1:]) if row.vocab else dims
+        dtype = model.tensors[row.names(layer)[0]].dtype
+        layout.add(PREFIX + row.megatron, dtype, dims, layer=layer, layers=shape.layers)
+    for key in mapping.EXTRA_STATE_PER_LAYER:
+        for layer in range(shape.layers):
+            layout.add_object(f"{PREFIX}{key}/shard_{layer}_{shape.layers}")
+    for key in mapping.EXTRA_STATE_ONCE:
+        layout.add_object(f"{PREFIX}{key}/shard_0_1")
+    return layout
+
+
+def _files(layout: distcp.Layout, rows: _Rows) -> Sequence[NewFile]:
+    def parts(name: str) -> list[Part]:
+        found = [literal(begin, data) for begin, data in layout.objects(name)]
+        for chunk in layout.chunks(name):
+            found.append(Part(begin=chunk.begin, nbytes=chunk.frame.total, write=partial(_write_chunk, rows, chunk)))
+        return sorted(found, key=lambda part: part.begin)
+
+    return [
+        NewFile(name=f"{distcp.WEIGHTS}/{name}", nbytes=nbytes, parts=partial(parts, name))
+        for name, nbytes in layout.sizes.items()
+    ]
+
+
+def _write_chunk(rows: _Rows, chunk: distcp.Placed, fd: int, buffer: bytearray, done: Callable[[int], None]) -> None:
+    frame, crc = chunk.frame, 0
+    at = chunk.begin + frame.head_bytes
+    with files.disk_errors(Path(chunk.file)):
+        for block in rows.blocks(chunk, buffer):
+            crc = zlib.crc32(block, crc)
+            write(fd, block, at)
+            at += len(block)
+            done(len(block))
+        head, tail = frame.around(crc)
+        write(fd, head, chunk.begin)
+        write(fd, tail, at)
+    done(len(head) + len(tail))
+
+
+class _Rows:
+    """The rows of Megatron's tensors, block by block: of the base's tensors, and of new and padding tokens."""
+
+    def __init__(self, model: hf.HfModel, opened: Files, padded: int, new_rows: NewRows) -> None:
+        self._model, self._opened, self._new_rows = model, opened, new_rows
+        self._place = {(PREFIX + row.megatron, layer): (row, layer) for row, layer in mapping.walk(model.shape)}
+        self._added: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def blocks(self, chunk: distcp.Placed, buffer: bytearray) -> Iterator[memoryview | bytes]:
+        row, layer = self._place[chunk.key, chunk.layer]
+        fused = self._fused(row, layer)
+        there = max(0, min(chunk.sizes[0], fused.rows - chunk.offsets[0]))
+        pieces = tuple(cut(fused.pieces, chunk.offsets[0], there, 0))
+        part = Matrix(rows=there, row_bytes=fused.row_bytes, pieces=pieces)
+        for _, block in blocks(part, self._opened, buffer):
+            yield block
+        if (added := chunk.sizes[0] - there) > 0:
+            values = self._row_of_new_tokens(row, fused, chunk.dtype)
+            step = max(1, len(buffer) // len(values))
+            for begin in range(0, added, step):
+                yield values * min(step, added - begin)
+
+    def _fused(self, row: mapping.Row, layer: int | None) -> Matrix:
+        shape, pieces, width = self._model.shape, [], 0
+        for name, spans in zip(row.names(layer), mapping.spans(row, shape), strict=True):
+            matrix = self._model.matrix(name)
+            width = matrix.row_bytes
+            pieces += [piece for span in spans for piece in cut(matrix.pieces, span.hf, span.rows, span.megatron)]
+        return Matrix(rows=row.fused_dims(shape)[0], row_bytes=width, pieces=tuple(pieces))
+
+    def _row_of_new_tokens(self, row: mapping.Row, fused: Matrix, dtype: str) -> bytes:
+        with self._lock:
+            if row.megatron not in self._added:
+                if self._new_rows == "copy_last":
+                    last = tuple(cut(fused.pieces, fused.rows - 1, 1, 0))
+                    one = Matrix(rows=1, row_bytes=fused.row_bytes, pieces=last)
+                    found = [bytes(block) for _, block in blocks(one, self._opened, bytearray(fused.row_bytes))]
+                    self._added[row.megatron] = found[0]
+                else:
+                    mean = numbers.Mean(fused.row_bytes // tensorfile.item_bytes(dtype), dtype)
+                    for _, block in blocks(fused, self._opened, bytearray(BLOCK)):
+                        mean.add(block)
+                    self._added[row.megatron] = mean.row()
+            return self._added[row.megatron]
 
 
 def _check_types(model: hf.HfModel) -> None:
@@ -139,33 +218,20 @@ def _check_types(model: hf.HfModel) -> None:
             )
 
 
-def _extended(tensor: Tensor, rows: int, new_rows: NewRows) -> Tensor:
-    import torch
-
-    base = tensor.shape[0]
-    if rows == base:
-        return tensor
-    row = tensor[-1] if new_rows == "copy_last" else tensor.mean(dim=0, dtype=torch.float64).to(tensor.dtype)
-    out = tensor.new_empty((rows, *tensor.shape[1:]))
-    out[:base], out[base:] = tensor, row
-    return out
-
-
 def _parameters(model: hf.HfModel) -> int:
-    from math import prod
-
-    return sum(prod(tensor.dims) for tensor in model.tensors.values())
+    return sum(math.prod(tensor.dims) for tensor in model.tensors.values())
 
 
 def _source_fingerprint(model: hf.HfModel) -> str:
-    """SHA-256 over config and weight files, in the form of `files.fingerprint` (so that other files beside them do
-    not count).
+    """SHA-256 over the config and, for each weight file, its name, size, time and header: which model it is, without
+    reading its weights twice. That they arrive whole is what the hashes of the output are for.
     """
-    import hashlib
-
-    names = [model.folder / hf_folder.CONFIG, *hf_folder.weight_files(model.folder)]
-    lines = sorted(f"{path.name}\0{files.sha256_file(path)}\n" for path in names)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    digest = hashlib.sha256((model.folder / CONFIG).read_bytes())
+    for path in sorted(hf_folder.weight_files(model.folder)):
+        stat = path.stat()
+        tensors = [(t.name, t.dtype, t.dims, t.begin) for t in hf_folder.read_header(path).values()]
+        digest.update(json.dumps([path.name, stat.st_size, stat.st_mtime_ns, tensors]).encode())
+    return digest.hexdigest()
 
 
 def as_dict(imported: Imported) -> dict[str, Any]:

@@ -8,16 +8,22 @@ first axis. Rotary halves stay in Hugging Face's order (`rotary_interleaved=Fals
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from toolkit.checkpoint.shape import LlamaShape
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Dims = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """`rows` rows that begin at row `hf` of a Hugging Face tensor and at row `megatron` of the fused one."""
+
+    hf: int
+    megatron: int
+    rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,28 +155,14 @@ def hf_tensors(shape: LlamaShape) -> dict[str, Dims]:
     }
 
 
-def fuse(row: Row, parts: Sequence[Tensor], shape: LlamaShape) -> Tensor:
-    """Hugging Face tensors of one layer -> Megatron's one tensor of `row.fused_dims(shape)`."""
-    if row.fuse == "copy":
-        return parts[0]
-    width = parts[0].shape[1]
-    fused = parts[0].new_empty((sum(part.shape[0] for part in parts), width))
-    for target, part in zip(_views(row, fused, shape), parts, strict=True):
-        target.copy_(part.view(target.shape))
-    return fused
-
-
-def split(row: Row, fused: Tensor, shape: LlamaShape) -> list[Tensor]:
-    """The other way round: Megatron's tensor of one layer -> the Hugging Face tensors."""
-    if row.fuse == "copy":
-        return [fused]
-    width = fused.shape[1]
-    return [view.reshape(-1, width) for view in _views(row, fused, shape)]
-
-
-def _views(row: Row, fused: Tensor, shape: LlamaShape) -> list[Tensor]:
-    """Where in the fused tensor each part lives."""
-    if row.fuse == "rows":
-        return list(fused.split([dims[0] for dims in row.dims(shape)]))
+def spans(row: Row, shape: LlamaShape) -> tuple[tuple[Span, ...], ...]:
+    """For each tensor in `row.hf`: where its rows are in the rows of Megatron's one tensor of a layer."""
+    dims = row.dims(shape)
+    if row.fuse != "qkv":
+        starts = [sum(d[0] for d in dims[:n]) for n in range(len(dims))]
+        return tuple((Span(hf=0, megatron=at, rows=d[0]),) for at, d in zip(starts, dims, strict=True))
     q, hd = shape.queries_per_group * shape.head_dim, shape.head_dim
-    return list(fused.view(shape.kv_heads, q + 2 * hd, fused.shape[1]).split([q, hd, hd], dim=1))
+    return tuple(
+        tuple(Span(hf=n * rows, megatron=n * (q + 2 * hd) + at, rows=rows) for n in range(shape.kv_heads))
+        for at, rows in ((0, q), (q, hd), (q + hd, hd))
+    )

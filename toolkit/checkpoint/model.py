@@ -7,18 +7,14 @@ Decides prefixes (NeMo writes `module.`, bare megatron-core none) and stacked ag
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from toolkit.checkpoint import distcp, mapping, tensorfile
 from toolkit.checkpoint.metadata import METADATA
+from toolkit.checkpoint.pieces import Files, Matrix, cut
 from toolkit.checkpoint.shape import LlamaShape
 from toolkit.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def is_optimizer(key: str) -> bool:
@@ -104,28 +100,28 @@ class MegatronModel:
 
     def specs(self, dtype: str | None = None) -> list[tensorfile.Spec]:
         """The Hugging Face tensors that this checkpoint gives, in walking order; `dtype` overrides theirs."""
-        out = []
-        for row, layer in mapping.walk(self.shape):
-            own = self.reader.metadata.tensors[self._places[(row.megatron, layer)].key].dtype
-            for name, dims in zip(row.names(layer), row.dims(self.shape), strict=True):
-                out.append(tensorfile.Spec(name=name, dtype=dtype or own, dims=dims))
-        return out
+        return [
+            tensorfile.Spec(name=name, dtype=dtype or self.dtype(row, layer), dims=dims)
+            for row, layer in mapping.walk(self.shape)
+            for name, dims in zip(row.names(layer), row.dims(self.shape), strict=True)
+        ]
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and values of each of `specs`, one Megatron tensor of one layer in memory at a time. Padding rows are
-        cut.
+    def dtype(self, row: mapping.Row, layer: int | None) -> str:
+        """torch's name of the type in which the checkpoint has the tensor."""
+        return self.reader.metadata.tensors[self._places[(row.megatron, layer)].key].dtype
+
+    def matrices(self, row: mapping.Row, layer: int | None, files: Files) -> list[Matrix]:
+        """Where the bytes of each tensor in `row.names(layer)` are, padding rows left out.
+
+        Raises `CheckpointError` for files that are missing or damaged.
         """
-        for row, layer in mapping.walk(self.shape):
-            yield from zip(row.names(layer), self._parts(row, layer), strict=True)
-
-    def read(self, name: str) -> Tensor:
-        """One Hugging Face tensor by its name."""
-        for row, layer in mapping.walk(self.shape):
-            if name in (names := row.names(layer)):
-                return self._parts(row, layer)[names.index(name)]
-        raise KeyError(name)
-
-    def _parts(self, row: mapping.Row, layer: int | None) -> list[Tensor]:
         place = self._places[(row.megatron, layer)]
-        rows = self.shape.vocab_size if row.vocab else None
-        return mapping.split(row, self.reader.read(place.key, layer=place.index, rows=rows), self.shape)
+        fused = self.reader.matrix(place.key, files, layer=place.index)
+        return [
+            Matrix(
+                rows=dims[0],
+                row_bytes=fused.row_bytes,
+                pieces=tuple(piece for span in spans for piece in cut(fused.pieces, span.megatron, span.rows, span.hf)),
+            )
+            for dims, spans in zip(row.dims(self.shape), mapping.spans(row, self.shape), strict=True)
+        ]

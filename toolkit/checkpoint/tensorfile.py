@@ -1,4 +1,4 @@
-"""The bytes of safetensors files: one tensor read when it is asked for, a file written tensor by tensor.
+"""The bytes of safetensors files: where a tensor's lie, what stands before them, a small file written tensor by tensor.
 
 Decides which types can be converted; leaves headers and whole files to `toolkit.hf_folder`, and to `hf` which tensors
 belong in a file.
@@ -10,11 +10,13 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from toolkit.checkpoint.numbers import ITEM
+from toolkit.checkpoint.pieces import Matrix, Piece
 from toolkit.errors import CheckpointError
 from toolkit.files import disk_errors
 from toolkit.hf_folder import FLOATS, Stored
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CODES = {name: code for code, name in FLOATS.items()}
-_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Spec:
 
 
 def item_bytes(dtype: str) -> int:
-    return _BYTES[dtype]
+    return ITEM[dtype]
 
 
 def is_float(dtype: str) -> bool:
@@ -48,25 +49,33 @@ def is_float(dtype: str) -> bool:
     return dtype in _CODES
 
 
-def read_tensor(stored: Stored) -> Tensor:
-    """The tensor itself, in memory of its own. Raises `CheckpointError` when it is no float tensor or its file has
-    shrunk.
-    """
-    import torch
-
+def matrix_of(stored: Stored) -> Matrix:
+    """Where the bytes of a tensor in a safetensors file are. Raises `CheckpointError` when it is no float tensor."""
     if not is_float(stored.dtype):
         raise CheckpointError(
             f"tensor '{stored.name}' has type {stored.dtype}",
             where=stored.file,
             why="only float64, float32, float16 and bfloat16 weights are converted",
         )
-    data = bytearray(stored.nbytes)
-    with open(stored.file, "rb") as handle:
-        handle.seek(stored.begin)
-        if handle.readinto(data) != stored.nbytes:
-            raise CheckpointError(f"ends in the middle of tensor '{stored.name}'", where=stored.file)
-    dtype = getattr(torch, stored.dtype)
-    return torch.frombuffer(data, dtype=dtype).reshape(stored.dims) if data else torch.empty(stored.dims, dtype=dtype)
+    rows = stored.dims[0] if stored.dims else 1
+    width = math.prod(stored.dims[1:]) * item_bytes(stored.dtype)
+    piece = Piece(file=stored.file, begin=stored.begin, stride=width, row=0, rows=rows, column=0, width=width)
+    return Matrix(rows=rows, row_bytes=width, pieces=(piece,) if rows and width else ())
+
+
+def header(specs: Sequence[Spec]) -> tuple[bytes, list[int]]:
+    """The bytes of a file before its tensors, which follow one after the other, and where each of them begins."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at, begins = 0, []
+    for spec in specs:
+        begins.append(at)
+        offsets = [at, at + spec.nbytes]
+        entries[spec.name] = {"dtype": _CODES[spec.dtype], "shape": list(spec.dims), "data_offsets": offsets}
+        at += spec.nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # readers map the file: tensors begin at a multiple of 8
+    head = struct.pack("<Q", len(text)) + text
+    return head, [len(head) + begin for begin in begins]
 
 
 class Writer:
@@ -74,21 +83,11 @@ class Writer:
 
     def __init__(self, file: Path, specs: Iterable[Spec]) -> None:
         self._file, self._todo = file, list(specs)
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        at = 0
-        for spec in self._todo:
-            header[spec.name] = {
-                "dtype": _CODES[spec.dtype],
-                "shape": list(spec.dims),
-                "data_offsets": [at, at + spec.nbytes],
-            }
-            at += spec.nbytes
+        head, _ = header(self._todo)
         self._todo.reverse()
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # readers map the file: tensors begin at a multiple of 8
         self._handle: IO[bytes] = open(file, "wb")  # noqa: SIM115 - open across calls
         with disk_errors(file):
-            self._handle.write(struct.pack("<Q", len(text)) + text)
+            self._handle.write(head)
 
     def write(self, name: str, tensor: Tensor) -> None:
         """The next tensor; name, dtype and shape must be those announced."""

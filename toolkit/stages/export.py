@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from toolkit import checkpoint
+import contextlib
+from pathlib import Path
+
+from toolkit import checkpoint, files
 from toolkit.stages import training
 from toolkit.stages.context import Context, Result
 
@@ -11,7 +14,22 @@ def run(context: Context) -> Result:
     source = training.weights(context, *(need for need in context.step.needs if need in ("pretrain", "finetune")))
     out = context.folder / "hf"
     made = checkpoint.export_hf(
-        source, out, config=context.hf_base(), tokenizer=context.tokenizer(), vocab_size=context.layout.vocab
+        source,
+        out,
+        config=context.hf_base(),
+        tokenizer=context.tokenizer(),
+        vocab_size=context.layout.vocab,
+        origin=_origin(context),
     )
     figures = {"parameters": made.parameters, "dtype": made.dtype, "step": made.step, "bytes": made.nbytes}
     return Result(outputs={"hf": out}, figures=figures)
+
+
+def _origin(context: Context) -> dict[str, str]:
+    """What the card tells of where the model comes from."""
+    found = {"recipe": context.recipe.name, "run": context.run.path.name, "base": Path(context.hf_base()).name}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        commit = files.read_json(context.run.path / "manifest.json")["git"].get("commit")
+        found |= {"toolkit commit": commit} if commit else {}
+    found["training data, fingerprint"] = files.stat_fingerprint(context.shards())
+    return found
