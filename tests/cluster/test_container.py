@@ -46,14 +46,23 @@ def test_in_an_image(tmp_path: Path, in_image: list[str], image: Path, repo_root
         and "--nv" not in command
         and "--env-file" not in command
     )
-    assert command[-7:] == ["--no-privs", str(image), "python3", "-m", *WORDS]
+    assert command[-10:-7] == ["--no-privs", str(image), "/bin/sh"] and command[-5:] == ["python3", "-m", *WORDS]
     assert command[command.index("--pwd") + 1] == str(tmp_path / "run")
     bound = [command[i + 1] for i, word in enumerate(command) if word == "--bind"]
     assert str(tmp_path / "run") in bound
     assert f"{repo_root}/toolkit:/opt/toolkit-source/toolkit:ro" in bound
     assert f"{repo_root}/env/versions.yaml:/opt/toolkit-source/env/versions.yaml:ro" in bound
-    assert environment["APPTAINERENV_PYTHONPATH"] == "/opt/toolkit-source"
-    assert "PYTHONPATH" not in environment  # the host's own Python keeps its own
+    assert not [name for name in environment if "PYTHONPATH" in name]  # the host's own Python keeps its own
+
+
+def test_the_image_keeps_what_it_names_itself(tmp_path: Path, in_image: list[str]) -> None:
+    """What runs first inside puts the toolkit before the image's own PYTHONPATH, and becomes the payload."""
+    words = [*in_image, "container.python=/usr/bin/env"]
+    command, _ = payload(recipe(*words), tmp_path, WORDS)
+    inside = command[command.index("/bin/sh") : -3]
+    for own, whole in (("/vendor/a:/vendor/b", "/opt/toolkit-source:/vendor/a:/vendor/b"), ("", "/opt/toolkit-source")):
+        done = subprocess.run(inside[:-1], capture_output=True, text=True, env={"PYTHONPATH": own}, check=True)
+        assert f"PYTHONPATH={whole}" in done.stdout.splitlines()
 
 
 def test_gpus_and_fabric_values_reach_into_the_image(tmp_path: Path, in_image: list[str]) -> None:
@@ -128,7 +137,7 @@ def test_rights_that_root_lacks_are_not_asked_for(
         monkeypatch.setattr(apptainer, "lacking", lambda told=lacking: told)
         monkeypatch.setattr(apptainer.os, "geteuid", lambda: 0)
         words, _ = payload(recipe(*in_image, f"cluster.apptainer.options={options}"), tmp_path, WORDS)
-        assert words[words.index("--pwd") + 2 : -6] == wanted
+        assert words[words.index("--pwd") + 2 : words.index("/bin/sh") - 1] == wanted
 
 
 def test_the_copy_of_a_node_is_started_instead_of_the_image(tmp_path: Path, in_image: list[str], image: Path) -> None:

@@ -102,7 +102,7 @@ def test_ranks_are_asked_to_stop_in_their_nodes_copy_of_the_image(
     digest = files.sha256_file(image_of(words))
     assert len(told) == 4 and {one["APPTAINER_CONTAINER"] for one in told} == {str(copy)}
     assert digest[:16] in copy.name and files.sha256_file(copy) == digest
-    assert told[0]["PYTHONPATH"] == "/opt/toolkit-source" and told[0]["NCCL_DEBUG"] == "WARN"
+    assert told[0]["PYTHONPATH"].split(":")[0] == "/opt/toolkit-source" and told[0]["NCCL_DEBUG"] == "WARN"
     assert "recipes/demo.yaml" in told[0]["bound"] and "env/versions.yaml" in told[0]["bound"]
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["image"]["sha256"] == digest and manifest["image"]["path"] == str(image_of(words))

@@ -1,5 +1,5 @@
-"""What NeMo saves is the model it was given, at every layout: imported, trained by a step too small to change a bit, and
-exported bit-equal to the start.
+"""What NeMo saves is the model it was given, at every layout: imported, trained by a step too small to change a bit,
+and exported bit-equal to the start.
 """
 
 from __future__ import annotations

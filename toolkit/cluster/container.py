@@ -1,7 +1,7 @@
 """How the payload is started: in an Apptainer image, or in an environment of the host.
 
-Decides the command, what of the host the image sees, and the environment that gets through to it. Nothing passes a
-shell.
+Decides the command, what of the host the image sees, and the environment that gets through to it. No shell reads a word
+of a recipe.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _PACKAGE = Path(toolkit.__file__).resolve().parent
 # The image runs the same code as the host. It is bound to a place of its own: beside the package on the host there may
 # be a whole environment, which must not hide that of the image.
 _INSIDE = "/opt/toolkit-source"
+# In the image, since a value from outside would replace the image's own: a vendor's may name where its packages are.
+_ENTER = f'PYTHONPATH={_INSIDE}${{PYTHONPATH:+:$PYTHONPATH}} exec "$0" "$@"'
 _FABRIC = "nccl.env"
 _PINS = "env/versions.yaml"
 _FEWER_RIGHTS = {"--no-privs", "--userns", "-u", "--fakeroot", "-f", "--drop-caps"}
@@ -72,12 +74,11 @@ def payload(
         *_rights(recipe.cluster.apptainer.options),
         *recipe.cluster.apptainer.options,
         str(image or box.image),
-        box.python or "python3",
+        *("/bin/sh", "-c", _ENTER, box.python or "python3"),
         "-m",
         *words,
     ]
-    # Inside only: the host's own processes keep their paths.
-    return starting, for_image({"PYTHONPATH": _INSIDE, "TOOLKIT_RECIPES": f"{_INSIDE}/recipes"})
+    return starting, for_image({"TOOLKIT_RECIPES": f"{_INSIDE}/recipes"})  # inside only
 
 
 def binds(recipe: Recipe, run: Path) -> list[str]:
