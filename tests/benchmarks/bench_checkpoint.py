@@ -6,7 +6,8 @@ N of each counts. Memory is the peak of the process (VmHWM). The bars are ratios
 
     python tests/benchmarks/bench_checkpoint.py --size 2.4GB --repeat 3
     python tests/benchmarks/bench_checkpoint.py --size 13.5GB --cold   (drops the page cache before each; root)
-    python tests/benchmarks/bench_checkpoint.py --bridge               (installs Megatron-Bridge beside, about 2 GB)
+    python tests/benchmarks/bench_checkpoint.py --bridge FOLDER        (makes an environment with Megatron-Bridge there,
+                                                                       2 GB, where there is none yet)
 """
 
 from __future__ import annotations
@@ -177,18 +178,62 @@ def measure(root: Path, repeat: int, cold: bool) -> dict[str, Any]:
     return {"bytes": nbytes, "cold": cold, "repeat": repeat, "rows": rows}
 
 
+def bridge_python(folder: Path) -> Path:
+    """The Python of an environment with Megatron-Bridge, made from the pins in env/versions.yaml if there is none."""
+    from toolkit import pins
+
+    python, peer = folder / "bin" / "python", pins.table().raw["peers"]["bridge"]
+    if (folder / "whole").is_file():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    alone = [f"{name}=={version}" for name, version in peer["no_deps"].items()]
+    for words in ([f"torch=={peer['torch']}"], ["--no-deps", *alone], peer["packages"]):
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *words], check=True)
+    (folder / "whole").touch()
+    return python
+
+
+def against_bridge(root: Path, folder: Path, repeat: int) -> dict[str, Any]:
+    """The export of the TP=1 checkpoint beside Bridge's of the same, in turn; both are compared bit for bit."""
+    from toolkit import checkpoint
+
+    python, hf, source = bridge_python(folder), root / "hf", root / "tp1"
+    ours, theirs = [], []
+    for _ in range(repeat):
+        for out in ("ours", "theirs"):
+            shutil.rmtree(root / out, ignore_errors=True)
+        os.sync()
+        ours.append(converted("export", source, root / "ours", hf))
+        os.sync()
+        words = [str(python), str(Path(__file__).with_name("bridge_export.py")), hf, source, root / "theirs"]
+        done = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
+        theirs.append(json.loads(done.stdout.rpartition("RESULT ")[2].splitlines()[0]))
+    shutil.copy(root / "ours" / "config.json", root / "theirs")
+    best, peer = (min(each["s"] for each in rows) for rows in (ours, theirs))
+    memory, large = (max(each["mib"] for each in rows) for rows in (ours, theirs))
+    found = {"s": best, "bridge_s": peer, "faster": peer / best, "mib": memory, "bridge_mib": large}
+    found["leaner"], found["equal"] = large / memory, checkpoint.diff(root / "ours", root / "theirs").equal
+    held = found["equal"] and found["faster"] >= BAR_BRIDGE_TIME and found["leaner"] >= BAR_BRIDGE_MEMORY
+    return {**found, "held": held}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="2.4GB")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--cold", action="store_true", help="drop the page cache before each run")
     parser.add_argument("--folder", type=Path, help="where to work; room for five times the size (default: a new one)")
+    parser.add_argument(
+        "--bridge", type=Path, metavar="FOLDER", help="an environment with Megatron-Bridge, or where to make it"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         make_hf(Path(folder, "hf"), {**_LLAMA, **SIZES[args.size]})
         found = measure(Path(folder), args.repeat, args.cold)
+        if args.bridge is not None:
+            found["bridge"] = against_bridge(Path(folder), args.bridge.absolute(), args.repeat)
     if args.json:
         print(json.dumps(found, indent=2))
     else:
@@ -198,7 +243,14 @@ def main() -> int:
                 f"{row['job']:<16} {row['s']:7.2f} s  {row['gb_s']:5.2f} GB/s  cp {row['cp_s']:7.2f} s"
                 f"  ratio {row['ratio']:.2f} (bar {row['bar']})  peak {row['peak_mib']:.0f} MiB (bar {BAR_MIB})"
             )
-    return 0 if all(row["held"] for row in found["rows"]) else 1
+        if bridge := found.get("bridge"):
+            print(
+                f"Megatron-Bridge  {bridge['bridge_s']:7.2f} s, {bridge['bridge_mib']:.0f} MiB: this is"
+                f" {bridge['faster']:.1f} times faster (bar {BAR_BRIDGE_TIME}), {bridge['leaner']:.0f} times leaner"
+                f" (bar {BAR_BRIDGE_MEMORY}), {'equal bit for bit' if bridge['equal'] else 'NOT EQUAL'}"
+            )
+    held = [row["held"] for row in [*found["rows"], *([found["bridge"]] if "bridge" in found else [])]]
+    return 0 if all(held) else 1
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 
 from toolkit import checkpoint, cli, files
 from toolkit.checkpoint.__main__ import main
-from toolkit.errors import CheckpointError
+from toolkit.errors import CheckpointError, UsageError
 
 
 @pytest.fixture
@@ -191,3 +191,76 @@ def test_progress_is_seen_from_outside(tmp_path, hf_folder, monkeypatch):
     checkpoint.import_hf(hf_folder, tmp_path / "imported")
     state = files.read_json(tmp_path / "progress.json")
     assert state["label"] == "import" and state["unit"] == "bytes" and state["done"] == state["total"] > 0
+
+
+# As NeMo 2.6 writes it for Llama2Config7B, of which this is a small part; other lines are of no matter here.
+NEMO = """\
+_target_: nemo.collections.llm.gpt.model.llama.LlamaModel
+config:
+  _target_: nemo.collections.llm.gpt.model.llama.Llama2Config7B
+  activation_func: {_call_: false, _target_: torch.nn.functional.silu}
+  add_bias_linear: false
+  add_qkv_bias: false
+  ffn_hidden_size: 48
+  gated_linear_unit: true
+  hidden_size: 32
+  kv_channels: null
+  layernorm_epsilon: 1.0e-05
+  normalization: RMSNorm
+  num_attention_heads: 4
+  num_layers: 3
+  num_moe_experts: null
+  num_query_groups: 2
+  position_embedding_type: rope
+  qk_layernorm: false
+  rotary_base: 10000
+  rotary_percent: 1.0
+  seq_length: 64
+  share_embeddings_and_output_weights: false
+  vocab_size: null
+"""
+
+
+def test_nemos_own_context_says_the_shape(tmp_path, imported, hf_folder):
+    """A checkpoint as NeMo leaves it needs no config.json; only its tokens are to be told."""
+    step = tmp_path / "step=5"
+    shutil.copytree(imported / "weights", step / "weights")
+    with pytest.raises(UsageError, match="does not say which model"):
+        checkpoint.export_hf(step, tmp_path / "out", progress=False)
+    (step / "context").mkdir()
+    (step / "context" / "model.yaml").write_text(NEMO)
+    with pytest.raises(UsageError, match="how many tokens"):
+        checkpoint.export_hf(step, tmp_path / "out", progress=False)
+    checkpoint.export_hf(step, tmp_path / "out", vocab_size=100, progress=False)
+    assert checkpoint.diff(hf_folder, tmp_path / "out").equal
+    told, own = (files.read_json(folder / "config.json") for folder in (tmp_path / "out", hf_folder))
+    assert all(told[key] == own[key] for key in told if key in own and key != "torch_dtype")
+    more = "  scale_factor: 8.0\n  low_freq_factor: 1.0\n  high_freq_factor: 4.0\n  old_context_len: 8192\n"
+    more += "  vocab_size: 100\n"
+    (step / "context" / "model.yaml").write_text(NEMO.replace("  vocab_size: null\n", more))
+    checkpoint.export_hf(step, tmp_path / "scaled", progress=False)
+    scaling = checkpoint.read_shape(tmp_path / "scaled").rope_scaling
+    assert scaling["rope_type"] == "llama3" and scaling["original_max_position_embeddings"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("RMSNorm", "LayerNorm", "normalization is 'LayerNorm'"),
+        ("add_qkv_bias: false", "add_qkv_bias: true", "add_qkv_bias is True"),
+        ("  rotary_percent: 1.0\n", "", "rotary_percent is not stated"),
+        ("functional.silu", "functional.gelu", "activation is not silu"),
+        ("  num_layers: 3\n", "", "no num_layers"),
+        ("num_layers: 3", "num_layers: three", "num_hidden_layers"),
+        ("config:", "konfig:", "no config"),
+        ("config:\n", "config: !!python/object/apply:os.system [id]\n", "cannot be read"),
+        ("config:", "config: [", "cannot be read"),
+    ],
+)
+def test_a_context_that_is_no_llamas(tmp_path, imported, old, new, why):
+    shutil.copytree(imported / "weights", tmp_path / "step=5" / "weights")
+    (tmp_path / "step=5" / "context").mkdir()
+    (tmp_path / "step=5" / "context" / "model.yaml").write_text(NEMO.replace(old, new, 1))
+    with pytest.raises(CheckpointError, match=f"(?i){why}"):
+        checkpoint.export_hf(tmp_path / "step=5", tmp_path / "out", vocab_size=100, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["step=5"]

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("out", type=Path)
     p.add_argument(
         "--config", "--hf-config", type=Path, metavar="FILE",
-        help="config.json or a folder with one: the shape (default: that of the import, where the checkpoint is one)",
+        help="config.json or a folder with one: the shape (default: what the import or NeMo's context says)",
     )  # fmt: skip
     p.add_argument(
         "--step", type=int, metavar="N", help="of a folder of steps, the one named step=N (default: the newest)"
@@ -98,7 +98,7 @@ def _export(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     done = exporting.export_hf(
         source,
         args.out,
-        config=args.config or _own_config(source),
+        config=args.config,
         tokenizer=args.tokenizer,
         vocab_size=args.vocab_size,
         dtype=args.dtype,
@@ -171,17 +171,6 @@ def _at_step(path: Path, step: int | None) -> Path:
         there = ", ".join(map(str, sorted(steps))) or "none"
         raise CheckpointError(f"no step {step}", where=path, why=f"there are: {there}", do="NeMo counts from 0")
     return steps[step]
-
-
-def _own_config(source: Path) -> Path:
-    own = source / importing.HF_CONFIG
-    if not own.is_file():
-        raise UsageError(
-            "the checkpoint does not say which model it is",
-            where=source,
-            do="give the config.json, or the folder, of the model that it was trained from: --config BASE",
-        )
-    return own
 
 
 def _bytes(size: str) -> int:

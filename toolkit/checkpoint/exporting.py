@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import files
-from toolkit.checkpoint import card, complete, hf, mapping, numbers, output, tensorfile
+from toolkit.checkpoint import card, complete, hf, mapping, nemo_context, numbers, output, tensorfile
+from toolkit.checkpoint.importing import HF_CONFIG
 from toolkit.checkpoint.metadata import METADATA
 from toolkit.checkpoint.model import MegatronModel
 from toolkit.checkpoint.pieces import Files, blocks, move, write
@@ -45,7 +46,7 @@ def export_hf(
     checkpoint: Path,
     out: Path,
     *,
-    config: Path,
+    config: Path | None = None,
     tokenizer: Path | None = None,
     vocab_size: int | None = None,
     dtype: str | None = None,
@@ -56,8 +57,9 @@ def export_hf(
 ) -> Exported:
     """Write a Hugging Face Llama folder from a NeMo step folder or a bare torch_dist folder.
 
-    config: config.json, or a folder with one, that states the shape; its other fields are carried over. vocab_size:
-    tokens, default the config's; padding rows beyond are cut. dtype: "float32", "bfloat16" or "float16", default the
+    config: config.json, or a folder with one, that states the shape; its other fields are carried over. Default: that
+    of the import, where the checkpoint is one, else what NeMo's context beside the weights says. vocab_size: tokens,
+    default the config's; padding rows beyond are cut. dtype: "float32", "bfloat16" or "float16", default the
     checkpoint's. origin: further lines of the card, such as the recipe and the data. workers: threads that write, by
     default by the cores. `out` appears whole or not at all; what was interrupted is gone on with by the same call.
     Raises `CheckpointError`, `UsageError`, `DiskFull`, `RunBusy`.
@@ -66,12 +68,11 @@ def export_hf(
     dtype = _SHORT.get(dtype, dtype) if dtype else None
     if dtype is not None and not tensorfile.is_float(dtype):
         raise UsageError(f"unknown dtype '{dtype}'", why=nearest(dtype, ("float32", "bfloat16", "float16", *_SHORT)))
-    source_config = config_file(Path(config))
-    base = read_json_object(source_config)
+    if vocab_size is not None and vocab_size <= 0:
+        raise UsageError(f"vocab_size is {vocab_size}")
+    source_config, base = _config(checkpoint, config, vocab_size)
     shape = shape_of(base, where=source_config)
     if vocab_size is not None:
-        if vocab_size <= 0:
-            raise UsageError(f"vocab_size is {vocab_size}")
         shape = replace(shape, vocab_size=vocab_size)
     if reason := complete.incomplete_reason(checkpoint):
         raise CheckpointError(
@@ -127,6 +128,29 @@ def export_hf(
         nbytes=nbytes,
         files=(*contents, output.EXPORT_RECORD),
     )
+
+
+def _config(checkpoint: Path, config: Path | None, vocab_size: int | None) -> tuple[Path, dict[str, Any]]:
+    """(the file, what it says as a config.json)."""
+    own = checkpoint / HF_CONFIG
+    if config is not None or own.is_file():
+        file = config_file(Path(config)) if config is not None else own
+        return file, read_json_object(file)
+    told = nemo_context.config(checkpoint)
+    if told is None:
+        raise UsageError(
+            "the checkpoint does not say which model it is",
+            where=checkpoint,
+            why=f"it has neither {HF_CONFIG}, as an import, nor NeMo's {nemo_context.FILE}",
+            do="give the config.json, or the folder, of the model that it was trained from: --config BASE",
+        )
+    if vocab_size is None and "vocab_size" not in told:
+        raise UsageError(
+            "NeMo's context does not say how many tokens the model knows",
+            where=checkpoint / nemo_context.FILE,
+            do="give it, without padding, as its tokenizer has it: --vocab-size N",
+        )
+    return checkpoint / nemo_context.FILE, {"vocab_size": vocab_size, **told}
 
 
 def new_files(
