@@ -32,7 +32,7 @@ def test_nemo_gives_back_what_it_was_given(name: str, start: Start, prepared: Ru
     checkpoint.export_hf(imported, tmp_path / "start", config=imported / "hf_config.json", progress=False)
     checkpoint.export_hf(saved, tmp_path / "out", config=imported / "hf_config.json", progress=False)
     seen = checkpoint.inspect(saved)
-    assert seen.optimizer_bytes > 2 * seen.weight_bytes  # which lies in the same files
+    assert seen.optimizer_bytes > seen.weight_bytes  # which lies in the same files
     assert checkpoint.diff(tmp_path / "start", tmp_path / "out").equal
     assert checkpoint.verify(tmp_path / "out", saved, megatron=None, progress=False).equal
     old = checkpoint.check_hf(base).shape.vocab_size

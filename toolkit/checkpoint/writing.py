@@ -282,10 +282,11 @@ class _Hasher(threading.Thread):
         with self._more:
             self._given_up = True
             self._more.notify()
-        if self._started_at_all:
-            self.join()
-        else:
+        if not self._started_at_all:
             os.close(self._fd)
+            return
+        with contextlib.suppress(RuntimeError):  # Ctrl-C has met its start: it ends by itself, and closes the file
+            self.join()
 
     def hexdigest(self) -> str:
         """Once it has ended. Raises what reading or flushing the file has raised."""
