@@ -163,6 +163,8 @@ def test_following_goes_on_over_a_requeue(chain: Chain, repo_root: Path) -> None
             chain.slurm.out("scontrol", "requeue", chain.jobs["pretrain"])
             chain.attempt("pretrain", "STOPPED")
             chain.slurm.wait(lambda: chain.state("pretrain") == "PENDING")
+            # Started while its node still clears the first attempt away, a job ends at once with exit code 1.
+            chain.slurm.wait(lambda: set(chain.slurm.out("sinfo", "--noheader", "--format=%t").split()) == {"idle"})
             chain.slurm.out("scontrol", "update", f"JobId={chain.jobs['pretrain']}", "StartTime=now")
             assert follower.stdout.readline() == "second attempt\n"
             assert follower.poll() is None
