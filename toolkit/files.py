@@ -65,21 +65,28 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part_name(path)
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
         with disk_errors(path):
             yield part
-            if path.exists():
-                os.replace(path, old)
-            os.replace(part, path)
+            replace_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: Path, path: Path) -> None:
+    """`part`, beside `path`, takes its name; what was there before is still there when it could not, even by Ctrl-C."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(part, path)
     except BaseException:
         if old.exists() and not path.exists():  # stopped between the two
             os.replace(old, path)
         raise
     finally:
-        shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

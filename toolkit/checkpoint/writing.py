@@ -121,26 +121,12 @@ def growing(target: Path, identity: str) -> Iterator[Growing]:
                 yield made
                 (folder / _JOURNAL).unlink()
                 (folder / _LOCK).unlink()
-                _replace(folder, target)
+                files.replace_folder(folder, target)
         except Exception:
             shutil.rmtree(folder, ignore_errors=True)
             raise
     finally:
         os.close(lock)
-
-
-def _replace(folder: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    try:
-        if target.exists():
-            os.replace(target, old)
-        os.replace(folder, target)
-    except BaseException:
-        if old.exists() and not target.exists():  # stopped between the two
-            os.replace(old, target)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _rows(journal: Path) -> list[dict[str, Any]]:
