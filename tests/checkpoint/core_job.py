@@ -21,54 +21,9 @@ seams.install()
 
 import torch  # noqa: E402 - the seams come first
 from megatron.core import dist_checkpointing, parallel_state  # noqa: E402
-from megatron.core.models.gpt import GPTModel  # noqa: E402
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec  # noqa: E402
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed  # noqa: E402
-from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
 
-
-def build(config: dict, rows: int, tp: int, pp: int) -> GPTModel:
-    settings = TransformerConfig(
-        num_layers=config["num_hidden_layers"],
-        hidden_size=config["hidden_size"],
-        ffn_hidden_size=config["intermediate_size"],
-        num_attention_heads=config["num_attention_heads"],
-        num_query_groups=config["num_key_value_heads"],
-        kv_channels=config.get("head_dim"),
-        normalization="RMSNorm",
-        layernorm_epsilon=config["rms_norm_eps"],
-        gated_linear_unit=True,
-        activation_func=torch.nn.functional.silu,
-        add_bias_linear=False,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        params_dtype=torch.float32,
-        pipeline_dtype=torch.float32,
-        tensor_model_parallel_size=tp,
-        pipeline_model_parallel_size=pp,
-        use_cpu_initialization=True,
-        gradient_accumulation_fusion=False,
-        masked_softmax_fusion=False,
-        bias_dropout_fusion=False,
-        bias_activation_fusion=False,
-        apply_rope_fusion=False,
-        persist_layer_norm=False,
-    )
-    model = GPTModel(
-        settings,
-        get_gpt_layer_local_spec(normalization="RMSNorm"),
-        vocab_size=rows,
-        max_sequence_length=config["max_position_embeddings"],
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
-        position_embedding_type="rope",
-        rotary_base=config["rope_theta"],
-        share_embeddings_and_output_weights=config["tie_word_embeddings"],
-    )
-    with torch.no_grad():  # so that a tensor which the load leaves alone cannot look right
-        for parameter in model.parameters():
-            parameter.fill_(float("nan"))
-    return model
+from toolkit.train.logits import llama  # noqa: E402
 
 
 def main() -> int:
@@ -112,7 +67,7 @@ def run(args: argparse.Namespace, rank: int, world: int) -> None:
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     parallel_state.initialize_model_parallel(args.tp, args.pp)
     model_parallel_cuda_manual_seed(1)
-    model = build(json.loads(args.config.read_text()), args.rows, args.tp, args.pp)
+    model = llama(json.loads(args.config.read_text()), args.rows, tp=args.tp, pp=args.pp)
     loaded = dist_checkpointing.load(
         {"state_dict": model.sharded_state_dict(prefix="module.")},
         str(args.checkpoint / "weights"),

@@ -45,7 +45,7 @@ def _write(checkpoint: Path, config: Mapping[str, Any], tokens: Path, out: Path,
         torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
         parallel_state.initialize_model_parallel(1, 1)
         model_parallel_cuda_manual_seed(1)
-        model = _model(config, rows).eval()
+        model = llama(config, rows).eval()
         prefix = _prefix(dist_checkpointing.load_tensors_metadata(str(checkpoint)))
         state = model.sharded_state_dict(prefix=prefix)
         loaded = dist_checkpointing.load(state, str(checkpoint))
@@ -68,8 +68,12 @@ def _prefix(keys: Mapping[str, Any]) -> str:
     return next(key.removesuffix(tail) for key in keys if key.endswith(tail) and "optimizer." not in key)
 
 
-def _model(config: Mapping[str, Any], rows: int) -> Any:
+def llama(config: Mapping[str, Any], rows: int, *, tp: int = 1, pp: int = 1) -> Any:
+    """This rank's part of megatron-core's GPTModel for a Llama's config.json, in float32, all NaN. `rows` are
+    the embedding's, padding included. Raises `CheckpointError` for scaled rotary positions.
+    """
     import torch
+    from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
     from megatron.core.transformer.transformer_config import TransformerConfig
@@ -93,6 +97,9 @@ def _model(config: Mapping[str, Any], rows: int) -> Any:
         hidden_dropout=0.0,
         attention_dropout=0.0,
         params_dtype=torch.float32,
+        pipeline_dtype=torch.float32,
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
         use_cpu_initialization=True,
         perform_initialization=False,
         gradient_accumulation_fusion=False,
@@ -107,6 +114,8 @@ def _model(config: Mapping[str, Any], rows: int) -> Any:
         get_gpt_layer_local_spec(normalization="RMSNorm"),
         vocab_size=rows,
         max_sequence_length=config.get("max_position_embeddings", 2048),
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
         position_embedding_type="rope",
         rotary_base=config.get("rope_theta") or rope.get("rope_theta") or 10_000.0,
         share_embeddings_and_output_weights=bool(config.get("tie_word_embeddings", False)),
