@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from toolkit import cli
 from toolkit.errors import UsageError
-from toolkit.plan import steps
+from toolkit.plan import step_named
 from toolkit.runs import find
 
 _EPILOG = """examples (inside a job; the launcher and slurm/*.sh write these lines):
@@ -39,13 +39,7 @@ def main(argv: Sequence[str]) -> int:
             do="submit it: python -m toolkit.launch recipe=NAME, or sbatch slurm/NAME.sh",
         )
     run = find(args.run)
-    step = next((s for s in steps(run.recipe) if s.id == args.stage), None)
-    if step is None:
-        raise UsageError(
-            f"this run has no stage '{args.stage}'",
-            where=run.path,
-            do="its stages: " + ", ".join(s.id for s in steps(run.recipe)),
-        )
+    step = step_named(run.recipe, args.stage, where=run.path)
     from toolkit.keepalive import part, whole
 
     return whole(run, step) if args.part is None else part(run, step, args.part)

@@ -26,8 +26,8 @@ from typing import Any
 from toolkit import cli, fabric, files, images, pinned_image, preflight
 from toolkit.cluster import srun
 from toolkit.cluster.srun import Asked
-from toolkit.errors import ImageError, ToolkitError, UsageError
-from toolkit.plan import Step, steps
+from toolkit.errors import ImageError, ToolkitError
+from toolkit.plan import Step, step_named
 from toolkit.recipe import Recipe
 from toolkit.recipe.rules import TRAINING_STAGES
 from toolkit.runs import Run, find
@@ -227,10 +227,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="as JSON instead of lines for the job")
     args = parser.parse_args(argv)
     run = find(args.run)
-    step = next((s for s in steps(run.recipe) if s.id == args.stage), None)
-    if step is None:
-        named = ", ".join(s.id for s in steps(run.recipe))
-        raise UsageError(f"this run has no stage '{args.stage}'", where=run.path, do=f"its stages: {named}")
+    step = step_named(run.recipe, args.stage, where=run.path)
     with contextlib.redirect_stdout(sys.stderr):  # progress of a copy and the like
         told = look(run, step)
     if args.json:

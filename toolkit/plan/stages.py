@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from toolkit.errors import UsageError
 from toolkit.plan.layout import layout
 from toolkit.recipe.rules import TRAINING_STAGES
 from toolkit.recipe.schema import Recipe
@@ -140,3 +141,13 @@ def missing_inputs(recipe: Recipe) -> list[tuple[str, str]]:
             (f"score.paths.{b}", "the benchmark's file") for b in recipe.score.benchmarks if b not in recipe.score.paths
         ]
     return missing
+
+
+def step_named(recipe: Recipe, ident: str, *, where: object) -> Step:
+    """The step of that id. Raises `UsageError`, which names `where` and the steps that there are."""
+    order = steps(recipe)
+    found = next((step for step in order if step.id == ident), None)
+    if found is None:
+        known = ", ".join(step.id for step in order)
+        raise UsageError(f"this run has no stage '{ident}'", where=where, do=f"its stages: {known}")
+    return found
