@@ -99,7 +99,8 @@ def add_scores(folder: Path, scores: Sequence[Mapping[str, Any]]) -> None:
     facts = read_json_object(record) if record.is_file() else {}
     if not {"source", "parameters", "files"} <= set(facts):
         raise CheckpointError(f"no {EXPORT_RECORD} of an export", where=folder, do="give a folder that export made")
-    facts["scores"] = [dict(row) for row in scores]
+    # A row of several seeds together has no interval; the seeds' own rows are there too.
+    facts["scores"] = [dict(row) for row in scores if "seeds" not in row]
     try:
         text = render(facts, read_shape(Path(folder)))
     except (KeyError, TypeError, ValueError) as err:

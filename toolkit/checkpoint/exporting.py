@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from toolkit.checkpoint import card, complete, hf, mapping, nemo_context, number
 from toolkit.checkpoint.importing import HF_CONFIG
 from toolkit.checkpoint.metadata import METADATA
 from toolkit.checkpoint.model import MegatronModel
-from toolkit.checkpoint.pieces import Files, blocks, move, write
+from toolkit.checkpoint.pieces import Files, Matrix, blocks, move, write
 from toolkit.checkpoint.shape import shape_of
-from toolkit.checkpoint.writing import NewFile, Part, Write, growing, literal, write_files
+from toolkit.checkpoint.writing import NewFile, Part, growing, literal, write_files
 from toolkit.errors import CheckpointError, UsageError, nearest
 from toolkit.hf_folder import CONFIG, config_file, read_json_object
 
@@ -113,7 +113,7 @@ def export_hf(
         hf.write_generation_config(merged, new.folder, source_config.parent / hf.GENERATION)
         made = hf.shards(specs, shard_bytes)
         hf.write_index(new.folder, made)
-        with Files() as opened, output.byte_progress("export", nbytes, progress) as bar:
+        with Files(nbytes) as opened, output.byte_progress("export", nbytes, progress) as bar:
             found = write_files(new_files(model, made, opened), new, opened, bar=bar, workers=workers)
         files.write_text(new.folder / card.CARD, card.render(facts, shape))
         contents = output.hashes(new.folder, found)
@@ -163,10 +163,7 @@ def new_files(
         head, begins = tensorfile.header(specs)
         return [
             literal(0, head),
-            *(
-                Part(begin=at, nbytes=spec.nbytes, write=_writer(model, place[spec.name], spec, opened, at, name))
-                for spec, at in zip(specs, begins, strict=True)
-            ),
+            *(_part(model, place[spec.name], spec, opened, at, name) for spec, at in zip(specs, begins, strict=True)),
         ]
 
     return [
@@ -179,22 +176,27 @@ def new_files(
     ]
 
 
-def _writer(
+def _part(
     model: MegatronModel,
     place: tuple[mapping.Row, int | None],
     spec: tensorfile.Spec,
     opened: Files,
     at: int,
     name: str,
-) -> Write:
+) -> Part:
     row, layer = place
     source = model.dtype(row, layer)
     index = row.names(layer).index(spec.name)
 
+    @cache
+    def located() -> Matrix:
+        return model.matrices(row, layer, opened)[index]
+
     def write_tensor(fd: int, buffer: bytearray, done: Callable[[int], None]) -> None:
-        matrix = model.matrices(row, layer, opened)[index]
+        matrix = located()
         if source == spec.dtype:
             move(matrix, opened, fd, at, path=Path(name), buffer=buffer, done=done)
+            opened.behind(matrix)
             return
         begin = at
         with files.disk_errors(Path(name)):
@@ -203,8 +205,9 @@ def _writer(
                 write(fd, data, begin)
                 begin += len(data)
                 done(len(data))
+        opened.behind(matrix)
 
-    return write_tensor
+    return Part(begin=at, nbytes=spec.nbytes, write=write_tensor, ahead=lambda: opened.ahead(located()))
 
 
 def as_dict(exported: Exported) -> dict[str, Any]:

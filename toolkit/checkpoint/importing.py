@@ -93,7 +93,7 @@ def import_hf(
         output.check_room(out, total - sum(row["bytes"] for row in new.finished.values()))
         weights = new.folder / distcp.WEIGHTS
         weights.mkdir(exist_ok=True)
-        with Files() as opened, output.byte_progress("import", total, progress) as bar:
+        with Files(total) as opened, output.byte_progress("import", total, progress) as bar:
             rows = _Rows(model, opened, padded, new_rows)
             found = write_files(_files(layout, rows), new, opened, bar=bar, workers=workers)
         layout.finish(weights)
@@ -132,7 +132,8 @@ def _files(layout: distcp.Layout, rows: _Rows) -> Sequence[NewFile]:
     def parts(name: str) -> list[Part]:
         found = [literal(begin, data) for begin, data in layout.objects(name)]
         for chunk in layout.chunks(name):
-            found.append(Part(begin=chunk.begin, nbytes=chunk.frame.total, write=partial(_write_chunk, rows, chunk)))
+            write_it, ahead = partial(_write_chunk, rows, chunk), partial(rows.ahead, chunk)
+            found.append(Part(begin=chunk.begin, nbytes=chunk.frame.total, write=write_it, ahead=ahead))
         return sorted(found, key=lambda part: part.begin)
 
     return [
@@ -168,16 +169,18 @@ class _Rows:
     def blocks(self, chunk: distcp.Placed, buffer: bytearray) -> Iterator[memoryview | bytes]:
         row, layer = self._place[chunk.key, chunk.layer]
         fused = self._fused(row, layer)
-        there = max(0, min(chunk.sizes[0], fused.rows - chunk.offsets[0]))
-        pieces = tuple(cut(fused.pieces, chunk.offsets[0], there, 0))
-        part = Matrix(rows=there, row_bytes=fused.row_bytes, pieces=pieces)
+        part = _there(fused, chunk)
         for _, block in blocks(part, self._opened, buffer):
             yield block
-        if (added := chunk.sizes[0] - there) > 0:
+        self._opened.behind(part)
+        if (added := chunk.sizes[0] - part.rows) > 0:
             values = self._row_of_new_tokens(row, fused, chunk.dtype)
             step = max(1, len(buffer) // len(values))
             for begin in range(0, added, step):
                 yield values * min(step, added - begin)
+
+    def ahead(self, chunk: distcp.Placed) -> None:
+        self._opened.ahead(_there(self._fused(*self._place[chunk.key, chunk.layer]), chunk))
 
     def _fused(self, row: mapping.Row, layer: int | None) -> Matrix:
         shape, pieces, width = self._model.shape, [], 0
@@ -201,6 +204,13 @@ class _Rows:
                         mean.add(block)
                     self._added[row.megatron] = mean.row()
             return self._added[row.megatron]
+
+
+def _there(fused: Matrix, chunk: distcp.Placed) -> Matrix:
+    """What of the chunk the base has; rows of new and padding tokens come after it."""
+    rows = max(0, min(chunk.sizes[0], fused.rows - chunk.offsets[0]))
+    pieces = tuple(cut(fused.pieces, chunk.offsets[0], rows, 0))
+    return Matrix(rows=rows, row_bytes=fused.row_bytes, pieces=pieces)
 
 
 def _check_types(model: hf.HfModel) -> None:

@@ -67,11 +67,19 @@ class Stopped(Exception):
     """Somebody asked for the work to end."""
 
 
-class Files:
-    """Files that are open for reading, each once, for all threads. `stop` ends every move that is under way."""
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
-    def __init__(self) -> None:
+
+class Files:
+    """Files that are open for reading, each once, for all threads. `stop` ends every move that is under way.
+
+    `nbytes`: how much is read of them in all. What memory cannot hold together with its copy only passes through.
+    """
+
+    def __init__(self, nbytes: int = 0) -> None:
         self.stop = threading.Event()
+        self._passing = 2 * nbytes > _memory_bytes()
         self._open: dict[Path, int] = {}
         self._lock = threading.Lock()
 
@@ -86,6 +94,23 @@ class Files:
                 except OSError as err:
                     raise CheckpointError("the file cannot be read", where=path, why=err.strerror or "") from err
             return self._open[path]
+
+    def ahead(self, matrix: Matrix) -> None:
+        """Have the system read all of it into its cache meanwhile, from however many places: nothing is waited for."""
+        self._advise(matrix, "POSIX_FADV_WILLNEED")
+
+    def behind(self, matrix: Matrix) -> None:
+        """It is not read again. Of files that pass through memory only once, its place in the cache becomes free: pages
+        that were just in use are filled again at half the cost of others, and nothing else is pushed out.
+        """
+        if self._passing:
+            self._advise(matrix, "POSIX_FADV_DONTNEED")
+
+    def _advise(self, matrix: Matrix, advice: str) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # not on every system; all works without
+            for piece in matrix.pieces:
+                nbytes = (piece.rows - 1) * piece.stride + piece.width
+                os.posix_fadvise(self.fd(piece.file), piece.begin, nbytes, getattr(os, advice))
 
     def going_on(self) -> None:
         if self.stop.is_set():
