@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from toolkit import tokenizer
 from toolkit.errors import DataError
-from toolkit.tokenizer_json import JsonTokenizer
+from toolkit.tokenizer import JsonTokenizer
 
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{i}|>" for i in range(6))]
 # Llama 3's pattern for what is never merged across (tokenizer.json of the published model).
@@ -105,13 +105,42 @@ def test_what_cannot_be_encoded_or_decoded(own: JsonTokenizer) -> None:
             own.decode([number])
 
 
-def test_it_is_carried_along_and_not_extended(folder: Path, own: JsonTokenizer, tmp_path: Path) -> None:
+def test_it_is_carried_along_as_it_is(folder: Path, own: JsonTokenizer, tmp_path: Path) -> None:
     copied = tokenizer.extend(folder, tmp_path / "out", ())
     assert copied.vocab_size == own.vocab_size and copied.encode(TEXT) == own.encode(TEXT)
-    with pytest.raises(DataError, match="no tokens are added") as caught:
-        tokenizer.extend(folder, tmp_path / "more")
-    assert "model.extra_tokens=none" in caught.value.do
-    assert not (tmp_path / "more").exists()
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_extended_it_has_the_papers_tokens_in_transformers_too(
+    folder: Path, own: JsonTokenizer, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    base = tmp_path / "base"
+    tokenizer.extend(folder, base, ())
+    (base / "chat_template.jinja").write_text("{{ messages[0].content }}[table]")
+    tokens = (*tokenizer.MEDITRON_TOKENS, *tokenizer.CHAT_TOKENS)
+    made = tokenizer.extend(base, tmp_path / "out", tokens)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    first = own.vocab_size
+    assert [made.id(token) for token in tokens] == list(range(first, first + 19))
+    assert theirs.convert_tokens_to_ids(list(tokens)) == list(range(first, first + 19))
+    assert made.vocab_size == len(theirs) == first + 19 and made.eod_id == first + 2 and made.pad_id == first + 4
+    assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id) == (made.pad_id, made.bos_id, made.eos_id)
+    text = " A [bib_ref]1[/bib_ref][table]\n dose"
+    ids = made.encode(text)
+    assert ids == theirs.encode(text, add_special_tokens=False) and made.decode(ids) == text
+    assert [number for number in ids if number >= first] == [first + 5, first + 6, first + 13]
+    assert theirs.decode(ids, skip_special_tokens=True) == text
+    assert made.encode("<EOD>") == own.encode("<EOD>") and made.is_control(made.eod_id) and not made.is_control(ids[0])
+    chat = theirs.apply_chat_template([{"role": "user", "content": "a"}])
+    assert chat == theirs.encode("a[table]", add_special_tokens=False)
+    again = tokenizer.extend(made.folder, tmp_path / "again", tokens)
+    assert again.added == made.added
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (tmp_path / "out" / "tokenizer.json").read_bytes()
+    with pytest.raises(DataError, match="the vocabulary has it already"):
+        tokenizer.extend(folder, tmp_path / "bad", ["dose" if "dose" in own._bpe.get_vocab() else "a"])
+    assert not (tmp_path / "bad").exists()
 
 
 def _with(**changed: Any) -> Callable[[dict[str, Any]], str]:
