@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Documents to Megatron's .bin/.idx: tokenizes train.jsonl and valid.jsonl of a corpus (stage shards).
+# Documents to Megatron's .bin/.idx: tokenizes the parts of a corpus, train/ and valid/ (stage shards).
 #
 # usage:    sbatch [options of sbatch] slurm/shard_data.sh [key=value ...]
 # example:  sbatch slurm/shard_data.sh inputs.corpus=corpus model.base=Llama-2-70b data.shard_workers=32
-# needs:    a corpus (train.jsonl, valid.jsonl) and the base model's folder with its tokenizer.model
-# It is one job with data.shard_workers processes. For an array of jobs that share the work, let the launcher submit it:
+# needs:    a corpus (train/*.jsonl.zst and valid/*.jsonl.zst; .jsonl, .gz and .parquet as well) and the base model's
+#           folder with its tokenizer.model or tokenizer.json
+# makes:    RUN/stages/shards/shards, with a .bin/.idx pair for each file and blend.json, for inputs.shards=...
+# It is one job with data.shard_workers processes; a file that is done is not encoded again when it is requeued. For an
+# array of jobs that share the files, let the launcher submit it:
 #   python -m toolkit.launch recipe=pretrain_70b 'stages=[shards]' data.shard_parts=16 inputs.corpus=... model.base=...
 #
 # environment:

@@ -1,13 +1,41 @@
-"""Shards: JSONL documents as token ids in Megatron's `.bin/.idx` format, written, checked and read back.
+"""Shards: documents as token ids in Megatron's `.bin/.idx` format, written, checked and read back.
 
-Decides how documents become a shard and when a shard can be trusted; leaves what is in the text to `corpus`, and mixing
+Decides how documents become shards and when shards can be trusted; leaves what is in the text to `corpus`, and mixing
 and sampling to `train`.
 """
 
 from __future__ import annotations
 
-from toolkit.shards.build import BadRow, Built, build
+from toolkit.shards.against import against
+from toolkit.shards.blend import Blend
+from toolkit.shards.build import BadRow, Built, Parts, build, build_parts, encode_parts
 from toolkit.shards.check import ShardInfo, info, read, show, verify
-from toolkit.shards.parts import Part, build_part, merge
+from toolkit.shards.given import Given, given
+from toolkit.shards.join import merge
+from toolkit.shards.sample import sample
+from toolkit.shards.sources import Source, corpus, sources
+from toolkit.shards.texts import texts
 
-__all__ = ["BadRow", "Built", "Part", "ShardInfo", "build", "build_part", "info", "merge", "read", "show", "verify"]
+__all__ = [
+    "BadRow",
+    "Blend",
+    "Built",
+    "Given",
+    "Parts",
+    "ShardInfo",
+    "Source",
+    "against",
+    "build",
+    "build_parts",
+    "corpus",
+    "encode_parts",
+    "given",
+    "info",
+    "merge",
+    "read",
+    "sample",
+    "show",
+    "sources",
+    "texts",
+    "verify",
+]

@@ -1,27 +1,29 @@
-"""From JSONL files to one shard: every row is encoded, in order, by any number of processes, to the same bytes.
+"""From files of documents to shards: every row is encoded, in order, by any number of processes, to the same bytes.
 
-Decides which rows are documents and which are set aside; leaves the bytes to `format` and the encoding to `encode`.
+Decides what of an earlier build is kept and when shards count as made; leaves the bytes to `format`, the encoding to
+`encode`, what is set aside to `tally`, and what is said of it all to `blend`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import glob
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
 
-from toolkit import files
+from toolkit import __version__, files
 from toolkit import tokenizer as tokenizers
-from toolkit.errors import DataError
-from toolkit.progress import progress
-from toolkit.shards import format, rows
+from toolkit.errors import DataError, ShardError
+from toolkit.shards import blend, format, room, rows
+from toolkit.shards.blend import Blend, Made, Shard
 from toolkit.shards.check import ShardInfo
-from toolkit.shards.encode import BadRow, Encoded, Settings, encode_all
-
-_HOPELESS_ROWS = 1000
-BAD_SHOWN = 10
+from toolkit.shards.encode import BadRow, Encoded, Encoder, Settings
+from toolkit.shards.fast import Engine
+from toolkit.shards.reading import Reading, progress_of
+from toolkit.shards.sources import Source
+from toolkit.shards.tally import BAD_SHOWN, SetAside, Tally, bad_file, bad_rows, set_aside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class Built(ShardInfo):
 
     rows: int
     empty: int
+    replaced: int
     bad_rows: int
     bad: tuple[BadRow, ...]
     bad_file: str
@@ -40,6 +43,15 @@ class Built(ShardInfo):
     tokenizer_sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a build of several files made: its manifest, and how many of the shards were there already."""
+
+    blend: Blend
+    kept: int
+    bad: tuple[BadRow, ...]
+
+
 def build(
     inputs: Sequence[str | Path],
     prefix: str | Path,
@@ -47,144 +59,246 @@ def build(
     tokenizer: str | Path,
     append_eod: bool = True,
     text_field: str = "text",
+    special_tokens: Sequence[str] | None = None,
     max_bad_fraction: float = 0.01,
     workers: int = 1,
 ) -> Built:
-    """Write `<prefix>.bin` and `.idx` from the documents of `inputs` (`.jsonl`, `.jsonl.gz`, `.jsonl.zst`), in order.
+    """Write `<prefix>.bin` and `.idx` from the documents of `inputs` (JSONL, compressed or not, or Parquet), in order.
 
     One sequence per document, no begin token, `<EOD>` (or else `</s>`) at its end if `append_eod`; empty documents are
     left out. Rows that are not JSON in UTF-8 with a text in `text_field` are set aside, into `<prefix>.bad.jsonl`.
-    The bytes do not depend on `workers`. Raises `DataError` if more than `max_bad_fraction` of the rows are bad, if no
-    document is left, or if an input is damaged, and `DiskFull`; then no shard is written.
+    `special_tokens` are those of the tokenizer's added tokens that a text may name; None: all but control tokens.
+    `<prefix>.json` says what was made of what. The bytes do not depend on `workers`. Raises `DataError` if more than
+    `max_bad_fraction` of the rows are bad, if no document is left, or if an input is damaged, and `DiskFull`; then no
+    shard is written.
     """
     inputs, folder = [Path(path) for path in inputs], Path(tokenizer)
     rows.check_inputs(inputs)
+    _check_values(max_bad_fraction, workers)
+    settings, made = settings_of(folder, append_eod=append_eod, text_field=text_field, special_tokens=special_tokens)
+    room.check(Path(prefix).parent, inputs, settings.dtype)
+    read = Reading(list(dict.fromkeys(inputs)))
+    tally = Tally(inputs=inputs, max_bad_fraction=max_bad_fraction)
+    with (
+        Encoder(inputs, settings, workers) as encoder,
+        progress_of(inputs, encoder.engine) as bar,
+        set_aside(prefix) as bad,
+        format.writer(prefix, settings.dtype) as shard,
+    ):
+        for encoded in encoder:
+            _add(encoded, shard, bad, tally)
+            bar.advance(encoded)
+        tally.check(documents=len(shard.lengths))
+        blend.sidecar(prefix).unlink(missing_ok=True)
+    entry = _entry(Path(prefix).name, prefix, shard, tally, _together(read.told()))
+    blend.write_pair(prefix, _by(made, encoder.engine), entry)
+    return Built(
+        prefix=str(prefix),
+        documents=entry.documents,
+        tokens=entry.tokens,
+        dtype=settings.dtype,
+        bytes=entry.bin_bytes + entry.idx_bytes,
+        rows=tally.rows,
+        empty=tally.empty,
+        replaced=tally.replaced,
+        bad_rows=tally.bad_rows,
+        bad=tuple(tally.bad),
+        bad_file=str(bad_file(prefix)) if tally.bad_rows else "",
+        vocab_size=made.tokenizer.vocab_size,
+        eod_id=settings.eod_id,
+        bin_sha256=entry.bin_sha256,
+        idx_sha256=entry.idx_sha256,
+        tokenizer_sha256=made.tokenizer.model_sha256,
+    )
+
+
+def build_parts(
+    sources: Sequence[Source],
+    out: str | Path,
+    *,
+    tokenizer: str | Path,
+    append_eod: bool = True,
+    text_field: str = "text",
+    special_tokens: Sequence[str] | None = None,
+    max_bad_fraction: float = 0.01,
+    workers: int = 1,
+) -> Parts:
+    """Write a pair for each of the sources below the folder `out`, and `blend.json` over them all.
+
+    A pair that stands there already, of the same input by its content, the same tokenizer and settings, is checked by
+    its hashes and kept: what was interrupted goes on. The tokenizer is copied beside the shards. Bad rows are judged
+    over all sources, an input without any document has no shard. Raises as `build`; then there is no `blend.json`.
+    """
+    out, folder = Path(out), Path(tokenizer)
+    made, kept, bad = encode_parts(
+        sources, out, tokenizer=folder, append_eod=append_eod, text_field=text_field, workers=workers,
+        max_bad_fraction=max_bad_fraction, special_tokens=special_tokens,
+    )  # fmt: skip
+    copy_tokenizer(folder, out / blend.TOKENIZER)
+    return Parts(blend=gather(sources, out, made=made, max_bad_fraction=max_bad_fraction), kept=kept, bad=bad)
+
+
+def encode_parts(
+    sources: Sequence[Source],
+    out: Path,
+    *,
+    tokenizer: Path,
+    append_eod: bool,
+    text_field: str = "text",
+    special_tokens: Sequence[str] | None = None,
+    max_bad_fraction: float,
+    workers: int,
+) -> tuple[Made, int, tuple[BadRow, ...]]:
+    """The pairs alone, each with its `.json` beside it: how they were made, how many were kept, and some bad rows."""
+    paths = [source.path for source in sources]
+    rows.check_inputs(paths)
+    _check_values(max_bad_fraction, workers)
+    settings, made = settings_of(tokenizer, append_eod=append_eod, text_field=text_field, special_tokens=special_tokens)
+    todo = [source for source in sources if not _stands(out / source.name, made, source.path)]
+    kept, shown = len(sources) - len(todo), []
+    if not todo:
+        return made, kept, ()
+    (out / blend.FILE).unlink(missing_ok=True)  # of what stood here before
+    inputs = [source.path for source in todo]
+    checker = room.Room(out, inputs, settings.dtype)
+    with (
+        Encoder(inputs, settings, workers) as encoder,
+        progress_of(inputs, encoder.engine) as bar,
+    ):
+        chunks = iter(encoder)
+        chunk = next(chunks, None)
+        for number, source in enumerate(todo):
+            prefix = out / source.name
+            checker.before(number)
+            blend.sidecar(prefix).unlink(missing_ok=True)
+            for left in prefix.parent.glob(f".{glob.escape(prefix.name)}.*.part"):  # by a build that was killed
+                left.unlink(missing_ok=True)
+            tally, read = Tally(inputs=[source.path], max_bad_fraction=max_bad_fraction), Reading([source.path])
+            with set_aside(prefix) as bad, format.writer(prefix, settings.dtype) as shard:
+                while chunk is not None and chunk.input == number:
+                    _add(chunk, shard, bad, tally)
+                    bar.advance(chunk)
+                    chunk = next(chunks, None)
+            entry = _entry(source.name, prefix, shard, tally, read.told()[0])
+            blend.write_pair(prefix, _by(made, encoder.engine), entry)
+            checker.after(number, entry.bin_bytes)
+            shown += tally.bad[: BAD_SHOWN - len(shown)]
+    return made, kept, tuple(shown)
+
+
+def gather(sources: Sequence[Source], out: Path, *, made: Made, max_bad_fraction: float) -> Blend:
+    """Write `blend.json` over the pairs of the sources, and return it. Raises `DataError` when too few rows are good,
+    `ShardError` for a pair that is missing or was made otherwise.
+    """
+    parts: dict[str, list[Shard]] = {split: [] for split in blend.SPLITS}
+    tally = Tally(inputs=[source.path for source in sources], max_bad_fraction=max_bad_fraction)
+    versions: dict[str, set[str]] = {}
+    for source in sources:
+        own, shard = blend.read_pair(out / source.name)
+        if not made.same(own):
+            raise ShardError("was made with other settings", where=out / source.name, do="build it again")
+        for name, version in own.versions.items():
+            versions.setdefault(name, set()).add(version)
+        tally.rows += shard.rows
+        tally.empty += shard.empty
+        tally.replaced += shard.replaced
+        tally.bad_rows += shard.bad_rows
+        if shard.bad_rows:
+            tally.bad += islice(bad_rows(out / source.name), BAD_SHOWN - len(tally.bad))
+        if shard.documents:
+            parts[source.split].append(replace(shard, prefix=source.name))
+    try:
+        tally.check(documents=sum(shard.documents for shard in parts["train"]))
+    except DataError:
+        (out / blend.FILE).unlink(missing_ok=True)  # of a build that allowed more
+        raise
+    by = {name: " and ".join(sorted(found)) for name, found in sorted(versions.items())}
+    found = Blend(made=replace(made, versions=by), train=tuple(parts["train"]), valid=tuple(parts["valid"]))
+    blend.write(out, found)
+    return found
+
+
+def copy_tokenizer(folder: Path, out: Path) -> None:
+    """The tokenizer's folder beside the shards, unless it stands there."""
+    if folder.resolve() == out.resolve():
+        return
+    with files.atomic_folder(out) as part:
+        for name in tokenizers.FILES:
+            if (folder / name).is_file():
+                (part / name).write_bytes((folder / name).read_bytes())
+
+
+def settings_of(
+    tokenizer: Path, *, append_eod: bool, text_field: str, special_tokens: Sequence[str] | None = None
+) -> tuple[Settings, Made]:
+    """What workers need to know, and what is said of it. Raises `DataError` for special tokens that are none."""
+    tags = None if special_tokens is None else tuple(special_tokens)
+    own = blend.tokens_of(tokenizer, append_eod=append_eod)
+    dtype = format.dtype_for(own.vocab_size)
+    made = Made(
+        toolkit=__version__, dtype=dtype, append_eod=append_eod, text_field=text_field, tags=tags, tokenizer=own
+    )
+    return Settings(tokenizer=tokenizer, eod_id=own.eod_id, text_field=text_field, dtype=dtype, tags=tags), made
+
+
+def _by(made: Made, engine: Engine) -> Made:
+    return replace(made, versions={"engine": f"{engine.name} {engine.version}"})
+
+
+def _check_values(max_bad_fraction: float, workers: int) -> None:
     if not 0 <= max_bad_fraction <= 1 or workers < 1:
         raise DataError(
             f"max_bad_fraction is {max_bad_fraction} and workers is {workers}",
             do="give a fraction from 0 to 1, and one worker or more",
         )
-    settings, vocab_size = settings_of(folder, append_eod=append_eod, text_field=text_field)
-    tally = Tally(inputs=inputs, max_bad_fraction=max_bad_fraction)
-    with set_aside(prefix) as bad, format.writer(prefix, settings.dtype) as shard:
-        fill(shard, bad, tally, [rows.Span(path=path) for path in inputs], settings, workers)
-        tally.check(documents=len(shard.lengths))
-    return built(prefix, shard, tally, settings, vocab_size)
 
 
-def settings_of(tokenizer: Path, *, append_eod: bool, text_field: str) -> tuple[Settings, int]:
-    """What workers need to know, and the size of the vocabulary."""
-    loaded = tokenizers.load(tokenizer)
-    eod_id = loaded.eod_id if append_eod else None
-    dtype = format.dtype_for(loaded.vocab_size)
-    return Settings(tokenizer=tokenizer, eod_id=eod_id, text_field=text_field, dtype=dtype), loaded.vocab_size
+def _add(encoded: Encoded, shard: format.Writer, bad: SetAside, tally: Tally) -> None:
+    for row, text in encoded.bad:
+        bad({"file": row.file, "line": row.line, "why": row.why, "row": text})
+    tally.add(encoded)
+    shard.add(encoded.lengths, encoded.ids)
 
 
-def fill(
-    shard: format.Writer, bad: SetAside, tally: Tally, spans: Sequence[rows.Span], settings: Settings, workers: int
-) -> None:
-    """Encode the spans' rows into the shard; what is no document goes to `bad`, and all is counted in `tally`."""
-    total = sum((span.path.stat().st_size if span.end is None else span.end) - span.start for span in spans)
-    with (
-        progress("shards", total=total, unit="bytes") as bar,
-        contextlib.closing(encode_all(spans, settings, workers)) as chunks,
-    ):
-        for encoded in chunks:
-            for row, text in encoded.bad:
-                bad({"file": row.file, "line": row.line, "why": row.why, "row": text})
-            tally.add(encoded)
-            shard.add(encoded.lengths, encoded.ids)
-            bar.advance(encoded.read, note=f"{len(shard.lengths)} documents, {shard.tokens} tokens")
-
-
-SetAside = Callable[[Mapping[str, Any]], None]
-
-
-def bad_file(prefix: str | Path) -> Path:
-    return Path(f"{prefix}.bad.jsonl")
-
-
-@contextlib.contextmanager
-def set_aside(prefix: str | Path) -> Iterator[SetAside]:
-    """Something to give bad rows to. Their file appears when the block ends well, and only if there were any."""
-    path = bad_file(prefix)
-    with contextlib.ExitStack() as opened:
-        handle: IO[str] | None = None
-
-        def add(row: Mapping[str, Any]) -> None:
-            nonlocal handle
-            if handle is None:
-                handle = opened.enter_context(files.atomic_write(path))
-            handle.write(json.dumps(row) + "\n")
-
-        yield add
-    if handle is None:
-        path.unlink(missing_ok=True)  # of an earlier build
-
-
-def built(prefix: str | Path, shard: format.Writer, tally: Tally, settings: Settings, vocab_size: int) -> Built:
-    """What has just been written at `prefix`."""
+def _entry(name: str, prefix: str | Path, shard: format.Writer, tally: Tally, given: blend.Input) -> Shard:
     data, index = format.pair(prefix)
-    return Built(
-        prefix=str(prefix),
+    return Shard(
+        prefix=name,
+        subset=blend.subset_of(Path(name).name),
         documents=len(shard.lengths),
         tokens=shard.tokens,
-        dtype=settings.dtype,
-        bytes=data.stat().st_size + index.stat().st_size,
-        rows=tally.rows,
-        empty=tally.empty,
-        bad_rows=tally.bad_rows,
-        bad=tuple(tally.bad),
-        bad_file=str(bad_file(prefix)) if tally.bad_rows else "",
-        vocab_size=vocab_size,
-        eod_id=settings.eod_id,
+        weight=None,
+        bin_bytes=data.stat().st_size,
+        idx_bytes=index.stat().st_size,
         bin_sha256=shard.sha256,
         idx_sha256=files.sha256_file(index),
-        tokenizer_sha256=files.sha256_file(tokenizers.model_file(settings.tokenizer)),
+        input=given,
+        rows=tally.rows,
+        empty=tally.empty,
+        replaced=tally.replaced,
+        bad_rows=tally.bad_rows,
     )
 
 
-@dataclass(kw_only=True)
-class Tally:
-    """Counts what became of the rows, and says when too few of them are good.
+def _together(told: Sequence[blend.Input]) -> blend.Input:
+    if len(told) == 1:
+        return told[0]
+    digest = hashlib.sha256("".join(one.sha256 for one in told).encode()).hexdigest()
+    more = f"{told[0].name} and {len(told) - 1} more"
+    return blend.Input(name=more, sha256=digest, bytes=sum(one.bytes for one in told))
 
-    Where `from_first` is not set, the rows are not a file's first, and a thousand bad ones say nothing of the rest.
-    """
 
-    inputs: list[Path]
-    max_bad_fraction: float
-    from_first: bool = True
-    rows: int = 0
-    empty: int = 0
-    bad_rows: int = 0
-    bad: list[BadRow] = field(default_factory=list)
-
-    def add(self, encoded: Encoded) -> None:
-        self.rows += encoded.rows
-        self.empty += encoded.empty
-        self.bad_rows += len(encoded.bad)
-        self.bad += [row for row, _ in encoded.bad[: BAD_SHOWN - len(self.bad)]]
-        # Not one good row in so many: the wrong field or file. Reading on for hours would say the same.
-        if self.from_first and self.bad_rows == self.rows >= _HOPELESS_ROWS and self.max_bad_fraction < 1:
-            self._refuse(f"the first {self.rows} rows are all bad")
-
-    def check(self, *, documents: int) -> None:
-        if self.bad_rows > self.max_bad_fraction * self.rows:
-            share = f"{self.bad_rows} of {self.rows} rows are bad"
-            self._refuse(f"{share}, more than the {self.max_bad_fraction:.3%} allowed")
-        if not documents:
-            raise DataError(
-                "no document in the input",
-                where=", ".join(map(str, self.inputs[:3])) + (", ..." if len(self.inputs) > 3 else ""),
-                why=f"{self.rows} rows, {self.empty} with an empty text, {self.bad_rows} set aside",
-                do="check the stage that made the corpus",
-            )
-
-    def _refuse(self, what: str) -> None:
-        first = self.bad[0]
-        raise DataError(
-            what,
-            where=f"{first.file}:{first.line}",
-            why=f"this is the first: {first.why}",
-            do="repair the input, name its text field, or allow a larger share of bad rows",
-        )
+def _stands(prefix: Path, made: Made, path: Path) -> bool:
+    """Whether the pair is there, whole, and made of this input in this way."""
+    try:
+        own, shard = blend.read_pair(prefix)
+        data, index = format.pair(prefix)
+        expected = {data: shard.bin_bytes, index: shard.idx_bytes, path: shard.input.bytes}
+        if not made.same(own) or path.name != shard.input.name:
+            return False
+        if any(file.stat().st_size != size for file, size in expected.items()):
+            return False
+        blend.compare([(path, shard.input.sha256), (data, shard.bin_sha256), (index, shard.idx_sha256)])
+        return not shard.bad_rows or bad_file(prefix).is_file()
+    except (ShardError, OSError):
+        return False

@@ -5,6 +5,7 @@ Decides when a pair is consistent in itself; leaves whether it is the right one 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class ShardInfo:
 
 def info(prefix: str | Path) -> ShardInfo:
     """What the pair holds, by its index and both files' sizes; ids are not read. Raises `ShardError` as `verify`."""
-    return _Index(prefix).info()
+    return Index(prefix).info()
 
 
 def verify(prefix: str | Path, *, vocab_size: int | None = None) -> ShardInfo:
@@ -38,7 +39,7 @@ def verify(prefix: str | Path, *, vocab_size: int | None = None) -> ShardInfo:
     Raises `ShardError` for a missing half, another format, a truncated or overlong half (expected and found bytes), an
     index that contradicts itself and an id out of range. Reads `.bin` once, in blocks, if `vocab_size` is given.
     """
-    index = _Index(prefix)
+    index = Index(prefix)
     index.check_order()
     if vocab_size is not None:
         index.check_ids(vocab_size)
@@ -47,7 +48,7 @@ def verify(prefix: str | Path, *, vocab_size: int | None = None) -> ShardInfo:
 
 def read(prefix: str | Path, n: int) -> list[int]:
     """The ids of document `n`, from 0. Raises `UsageError` if there is none, `ShardError` for a damaged pair."""
-    return _Index(prefix).document(n)
+    return Index(prefix).document(n)
 
 
 def show(prefix: str | Path, n: int, *, tokenizer: str | Path) -> str:
@@ -56,8 +57,8 @@ def show(prefix: str | Path, n: int, *, tokenizer: str | Path) -> str:
     return tokenizers.load(tokenizer).decode(ids, control=True)
 
 
-class _Index:
-    """An opened pair whose file sizes agree; `lengths`, `pointers` and `bounds` are views of the file."""
+class Index:
+    """An opened pair whose files' sizes agree; `lengths`, `pointers` and `bounds` are views of the file."""
 
     def __init__(self, prefix: str | Path) -> None:
         import numpy as np
@@ -144,6 +145,19 @@ class _Index:
             return []
         start = int(self.pointers[first]) // numpy_dtype(self.dtype).itemsize
         return self._ids(start, int(self.lengths[first:last].sum())).tolist()
+
+    def pieces(self, start: int, count: int) -> Iterator[tuple[int, int, list[int]]]:
+        """(document, its token that comes first, ids) of each stretch of the tokens from `start` on, `count` in all."""
+        import numpy as np
+
+        self.check_order()
+        ends = np.cumsum(self.lengths, dtype=np.int64)  # one sequence a document, as `build` writes them
+        document = int(np.searchsorted(ends, start, side="right"))
+        while count > 0 and document < len(ends):
+            begin = int(ends[document]) - int(self.lengths[document])
+            taken = min(count, int(ends[document]) - start)
+            yield document, start - begin, self._ids(start, taken).tolist()
+            start, count, document = start + taken, count - taken, document + 1
 
     def _ids(self, start: int, count: int):
         import numpy as np

@@ -1,38 +1,39 @@
-"""Rows to token ids, chunk by chunk, in this process or in several; the chunks come back in the order of the input.
+"""Rows to token ids, block by block, in this process or in several; the blocks come back in the order of the input.
 
-Decides what makes a row a document; leaves counting and writing to `build`.
+Decides in which order what is encoded; leaves what a document is to `document`, the engine to `fast`, how bytes travel
+to `pool`, counting and writing to `build`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from toolkit import tokenizer as tokenizers
-from toolkit.errors import ShardError
+from toolkit.shards import fast, rows
+from toolkit.shards.document import document
+from toolkit.shards.fast import Engine
 from toolkit.shards.format import numpy_dtype
-from toolkit.shards.rows import MAX_ROW_BYTES, Span, rows
+from toolkit.shards.pool import Made, Pool, Work
+from toolkit.shards.probe import sample
+from toolkit.shards.rows import blocks
+from toolkit.tokenizer import Tags, chosen
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
-_CHUNK_ROWS, _CHUNK_BYTES = 512, 1 << 20
 _TEXT_KEPT = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every worker needs to know."""
+    """How documents become ids; `tags` are the added tokens that a text may name (None: all but control names)."""
 
     tokenizer: Path
     eod_id: int | None
     text_field: str
     dtype: str
+    tags: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,176 +46,186 @@ class BadRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """Consecutive rows of one span as (line, bytes, or None if too long); `read` bytes of the file led to them."""
-
-    file: str
-    rows: list[tuple[int, bytes | None]]
-    read: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A chunk's documents (`lengths` in tokens, `ids` one after the other) and its bad rows with the start of each."""
+    """Consecutive rows of input number `input`: `lengths` of its documents in tokens (int32 array), `ids` one document
+    after the other, and the bad rows with the start of each. `read` bytes of the input led to them.
 
+    In `replaced` of the documents was what no Unicode text can hold, now U+FFFD.
+    """
+
+    input: int
     rows: int
     read: int
-    lengths: list[int]
+    lengths: Any
     ids: bytes
     empty: int
+    replaced: int
     bad: list[tuple[BadRow, str]]
 
 
-def encode_all(inputs: Sequence[Span], settings: Settings, workers: int) -> Iterator[Encoded]:
-    """Encode every chunk of `inputs`, in order. Raises `ShardError` if a worker process dies."""
-    if workers == 1:
-        tokenizer = tokenizers.load(settings.tokenizer)
-        for span in inputs:
-            for chunk in _chunks(span):
-                yield encode(chunk, tokenizer, settings)
-        return
-    with _Workers(settings, workers) as pool:
-        for span in inputs:
-            for chunk in _chunks(span):
-                yield from pool.give(chunk)
-        yield from pool.rest()
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What a worker is told."""
+
+    settings: Settings
+    engine: Engine
+    tags: Mapping[str, int]
 
 
-def encode(chunk: Chunk, tokenizer: tokenizers.Tokenizer, settings: Settings) -> Encoded:
-    """Encode one chunk."""
-    import numpy as np
+class Encoder:
+    """Encodes the rows of `inputs`: a context, then an iterator of `Encoded`, once. `engine` says who encodes.
 
-    texts, bad = [], []
-    for line, row in chunk.rows:
-        text, why = document(row, settings.text_field)
-        if why:
-            shown = (row or b"")[:_TEXT_KEPT].decode("utf-8", "replace")
-            bad.append((BadRow(file=chunk.file, line=line, why=why), shown))
-        else:
-            texts.append(text)
-    end = [] if settings.eod_id is None else [settings.eod_id]
-    documents = [ids + end for ids in tokenizer.encode_batch(texts) if ids]
-    ids = np.array([number for document in documents for number in document], dtype=numpy_dtype(settings.dtype))
-    return Encoded(
-        rows=len(chunk.rows),
-        read=chunk.read,
-        lengths=[len(document) for document in documents],
-        ids=ids.tobytes(),
-        empty=len(texts) - len(documents),
-        bad=bad,
-    )
-
-
-def document(row: bytes | None, text_field: str) -> tuple[str, str]:
-    """(text, "") of a good row, ("", why) of a bad one. None stands for a row over `MAX_ROW_BYTES`."""
-    if row is None:
-        return "", f"longer than {MAX_ROW_BYTES >> 20} MiB"
-    try:
-        value = json.loads(row.decode("utf-8"))
-    except UnicodeDecodeError as err:
-        return "", f"not UTF-8: {err.reason} at byte {err.start}"
-    except (ValueError, RecursionError) as err:
-        return "", f"not JSON: {err}"
-    if not isinstance(value, dict):
-        return "", f"not a JSON object but a {type(value).__name__}"
-    if text_field not in value:
-        return "", f"no field '{text_field}' among {', '.join(sorted(value)[:12]) or 'none'}"
-    text = value[text_field]
-    if not isinstance(text, str):
-        return "", f"field '{text_field}' is not a string but a {type(text).__name__}"
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as err:
-        return "", f"not Unicode text: a lone surrogate at character {err.start}"
-    return text, ""
-
-
-def _chunks(span: Span) -> Iterator[Chunk]:
-    taken, size, before, at = [], 0, 0, 0
-    for number, row, at in rows(span):
-        taken.append((number, row))
-        size += len(row or b"")
-        if len(taken) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
-            yield Chunk(file=str(span.path), rows=taken, read=at - before)
-            taken, size, before = [], 0, at
-    if taken:
-        yield Chunk(file=str(span.path), rows=taken, read=at - before)
-
-
-class _Workers:
-    """Processes that take chunks in turn, so that answers come in order; each has a pipe of its own and one chunk.
-
-    No lock or queue is shared: a worker that is killed is an end of file on its pipe, and so is a killed parent.
+    The ids do not depend on the engine nor on the number of `workers`. Raises `DataError` for a damaged tokenizer or
+    input, and `ShardError` if a worker process dies.
     """
 
-    def __init__(self, settings: Settings, count: int) -> None:
-        from multiprocessing import get_context
+    engine: Engine
 
-        # Spawned, not forked: whoever builds may have threads (progress, torch), and their locks would come along.
-        context = get_context("spawn")
-        self._turn, self._team = 0, []
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, settings), daemon=True)
-            self._team.append((process, ours))
-            process.start()
-            theirs.close()
-        self._busy = [False] * count
+    def __init__(self, inputs: Sequence[Path], settings: Settings, workers: int) -> None:
+        self._inputs, self._settings, self._workers = inputs, settings, workers
 
-    def __enter__(self) -> _Workers:
+    def __enter__(self) -> Encoder:
+        with contextlib.ExitStack() as stack:
+            # Workers start, load the engine and encode first blocks while it is tried on a sample. Nothing that they
+            # made is given out before.
+            pool = stack.enter_context(Pool(self._workers, ready)) if self._workers > 1 else None
+            tokenizer = tokenizers.load(self._settings.tokenizer)
+            names = self._settings.tags
+            tags = tokenizer.tags if names is None else chosen(tokenizer.added, names)
+            engine = fast.candidate(tokenizer)
+            plan = _Plan(settings=self._settings, engine=engine, tags=dict(tags.ids))
+            answers = pool and self._spread(plan, pool)
+            texts = sample(self._inputs, self._settings.text_field)
+            self.engine, encode = fast.prove(engine, tokenizer, texts, tags)
+            plan = replace(plan, engine=self.engine)
+            if pool and self.engine.name != engine.name:
+                stack.close()
+                answers = self._spread(plan, stack.enter_context(Pool(self._workers, ready)))
+            self._answers, self._stack = answers or self._here(plan, encode), stack.pop_all()
         return self
 
-    def give(self, chunk: Chunk) -> Iterator[Encoded]:
-        """Hand over a chunk, and yield what the worker whose turn it is had in work."""
-        yield from self._answer()
-        try:
-            self._team[self._turn][1].send(chunk)
-        except OSError as err:
-            raise _died() from err
-        self._busy[self._turn] = True
-        self._turn = (self._turn + 1) % len(self._team)
-
-    def rest(self) -> Iterator[Encoded]:
-        for _ in self._team:
-            yield from self._answer()
-            self._turn = (self._turn + 1) % len(self._team)
-
-    def _answer(self) -> Iterator[Encoded]:
-        if self._busy[self._turn]:
-            self._busy[self._turn] = False
-            try:
-                answer = self._team[self._turn][1].recv()
-            except (EOFError, OSError) as err:
-                raise _died() from err
-            if isinstance(answer, Exception):
-                raise answer
-            yield answer
-
     def __exit__(self, *_: object) -> None:
-        for process, pipe in self._team:
-            pipe.close()
-            process.terminate()
-        for process, _pipe in self._team:
-            process.join()
+        self._stack.close()
+
+    def _spread(self, plan: _Plan, pool: Pool) -> Iterator[tuple[Any, Made]]:
+        pool.begin(plan)
+        return pool.map(self._blocks())
+
+    def _here(self, plan: _Plan, encode: fast.Encode) -> Iterator[tuple[Any, Made]]:
+        work = prepare(plan, encode)
+        return ((label, work(lines, first)) for label, lines, first in self._blocks())
+
+    def _blocks(self) -> Iterator[tuple[Any, bytes | None, int]]:
+        for number, path in enumerate(self._inputs):
+            for block in blocks(path, self._settings.text_field):
+                yield (number, str(path), block.read), block.data, block.first
+
+    def __iter__(self) -> Iterator[Encoded]:
+        for (number, file, read), made in self._answers:
+            yield _encoded(number, file, read, made)
 
 
-def _died() -> ShardError:
-    return ShardError(
-        "a worker process died",
-        why="most often the machine ran out of memory",
-        do="use fewer workers, then run it again",
+def encode_all(inputs: Sequence[Path], settings: Settings, workers: int) -> Iterator[Encoded]:
+    """`Encoder` for who needs not know the engine."""
+    with Encoder(inputs, settings, workers) as encoder:
+        yield from encoder
+
+
+def log_line(engine: Engine) -> str:
+    """What to tell people of the engine."""
+    if not engine.why:
+        return f"encoding with {engine.name} {engine.version}: the reference's ids on {engine.compared:,} characters"
+    return f"encoding with {engine.name} {engine.version}, the slow reference: {engine.why}"
+
+
+def _encoded(number: int, file: str, read: int, made: Made) -> Encoded:
+    import numpy as np
+
+    count, empty, replaced, bad = made.said
+    return Encoded(
+        input=number,
+        rows=count,
+        read=read,
+        lengths=np.frombuffer(made.made[0], dtype="<i4"),
+        ids=made.made[1],
+        empty=empty,
+        replaced=replaced,
+        bad=[(BadRow(file=file, line=line, why=why), shown) for line, why, shown in bad],
     )
 
 
-def _work(pipe: Connection, settings: Settings) -> None:
-    """The life of a worker process; Ctrl-C is for its parent to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone, or needs no more
-        try:
-            tokenizer = tokenizers.load(settings.tokenizer)
-            while True:
-                pipe.send(encode(pipe.recv(), tokenizer, settings))
-        except (EOFError, OSError):
-            raise
-        except Exception as err:  # for the parent to raise
-            pipe.send(err)
+def ready() -> Callable[[_Plan], Work]:
+    """What a worker does before it knows its plan."""
+    import numpy  # noqa: F401
+
+    _loads()
+    with contextlib.suppress(ImportError):
+        import gigatoken  # noqa: F401
+    return prepare
+
+
+def _loads() -> Callable[[bytes], Any]:
+    """What reads good rows quickly; all others, and all where orjson is missing, are for `document`."""
+    try:
+        import orjson
+
+        return orjson.loads
+    except ImportError:
+        return lambda row: None
+
+
+def prepare(plan: _Plan, stretch: fast.Encode | None = None) -> Work:
+    """What a worker does with a block: (rows, empty, replaced, bad rows), and lengths and ids as bytes.
+
+    `stretch` is the plan's engine where it is loaded already.
+    """
+    import numpy as np
+
+    loads = _loads()
+    settings, tags = plan.settings, Tags(ids=plan.tags)
+    stretch = stretch or fast.load(plan.engine, settings.tokenizer)
+    rest = stretch.rest if isinstance(stretch, fast.Gigatoken) else lambda: None
+    dtype, name = numpy_dtype(settings.dtype), settings.text_field
+    tag = {text: np.array([number], dtype=np.uint32) for text, number in tags.ids.items()}
+    end = None if settings.eod_id is None else np.array([settings.eod_id], dtype=np.uint32)
+
+    def work(data: bytes | None, first: int) -> Made:
+        parts, lengths, bad = [], [], []
+        count = empty = replaced = 0
+        for line, row in enumerate([None] if data is None else data.split(b"\n"), first):
+            if row is not None and not row.strip():
+                continue
+            count += 1
+            try:
+                text = loads(row)[name]
+                sound = type(text) is str and len(row) <= rows.MAX_ROW_BYTES
+            except Exception:  # whatever it is, the slow way says it
+                sound = False
+            if not sound:
+                text, why, mended = document(row, name)
+                replaced += mended
+                if why:
+                    bad.append((line, why, (row or b"")[:_TEXT_KEPT].decode("utf-8", "replace")))
+                    continue
+            length = 0
+            for i, piece in enumerate(tags.split(text)):  # text and tags alternate
+                if i % 2:
+                    ids = tag[piece]
+                elif piece:
+                    ids = np.asarray(stretch(piece), dtype=np.uint32)
+                else:
+                    continue
+                parts.append(ids)
+                length += len(ids)
+            if not length:
+                empty += 1
+                continue
+            if end is not None:
+                parts.append(end)
+                length += 1
+            lengths.append(length)
+        ids = np.concatenate(parts, dtype=dtype, casting="unsafe").tobytes() if parts else b""
+        rest()
+        return Made((count, empty, replaced, bad), (np.array(lengths, dtype="<i4").tobytes(), ids))
+
+    return work

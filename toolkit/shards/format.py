@@ -9,7 +9,7 @@ import hashlib
 import os
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -56,13 +56,15 @@ class Writer:
         self.tokens = 0
         self._data, self._hash = data, hashlib.sha256()
 
-    def add(self, lengths: list[int], ids: bytes) -> None:
+    def add(self, lengths: Iterable[int], ids: bytes) -> None:
         """Add documents: their lengths in tokens, and their ids one after the other."""
-        assert sum(lengths) * self.itemsize == len(ids)
+        own = array("i", lengths)
+        tokens = sum(own)
+        assert tokens * self.itemsize == len(ids)
         self._data.write(ids)
         self._hash.update(ids)
-        self.lengths.extend(lengths)
-        self.tokens += sum(lengths)
+        self.lengths.extend(own)
+        self.tokens += tokens
 
     @property
     def sha256(self) -> str:

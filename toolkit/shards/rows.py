@@ -1,30 +1,31 @@
-"""The rows of JSONL files (plain, gzip, zstd), as bytes with their line numbers, however large the file or the row.
+"""The rows of JSONL (plain, gzip, zstd) and Parquet files, as bytes with their numbers, however large file or row.
 
-Decides what a line is and when a file is damaged; leaves the meaning of a line to `build`.
+Decides what a row is and when a file is damaged; leaves the meaning of a row to `encode`.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import DataError, MissingPackage
+from toolkit.shards import parquet
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-MAX_ROW_BYTES = 256 << 20
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", parquet.SUFFIX)
+MAX_ROW_BYTES = 64 << 20
 """Longer lines are set aside: no document is so large, but a file without newlines, or a compression bomb, is."""
 
 _BOM = b"\xef\xbb\xbf"
 _READ = 1 << 18
+_BLOCK = 1 << 20
 
 
 def check_inputs(inputs: Sequence[Path]) -> None:
-    """Raise `DataError` for an input that cannot be read as JSONL, before any work is done."""
+    """Raise `DataError` for an input that cannot be read, by its name and place, before any work is done."""
     if not inputs:
         raise DataError("no input given", do=f"give one or more {', '.join(SUFFIXES)} files")
     for path in inputs:
@@ -33,79 +34,88 @@ def check_inputs(inputs: Sequence[Path]) -> None:
         if not path.is_file():
             raise DataError("no such file", where=path)
         if not path.name.endswith(SUFFIXES):
-            raise DataError("not a JSONL file by its name", where=path, do=f"expected one of {', '.join(SUFFIXES)}")
+            raise DataError(
+                "not a JSONL or Parquet file by its name", where=path, do=f"expected one of {', '.join(SUFFIXES)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
-    """The bytes of a file from `start`, where a line begins, up to `end`, where one ends (None: that of the file)."""
+class Block:
+    """Whole lines of a file: the number of the first (from 1, blank ones count), the lines, and the bytes read for it.
 
-    path: Path
-    start: int = 0
-    end: int | None = None
-
-
-def cut(path: Path, parts: int) -> list[Span]:
-    """`path` in so many spans of nearly equal size, cut at line ends; a compressed file is all in the first."""
-    size = path.stat().st_size
-    plain = not path.name.endswith(SUFFIXES[1:])
-    with open(path, "rb") as raw:
-        inner = [_next_line(raw, size * n // parts, size) if plain else size for n in range(1, parts)]
-    borders = [0, *inner, size]
-    return [Span(path=path, start=borders[n], end=borders[n + 1]) for n in range(parts)]
-
-
-def _next_line(raw: io.BufferedReader, at: int, size: int) -> int:
-    """Where the first line begins at `at` or after it."""
-    if at == 0:
-        return 0
-    raw.seek(at - 1)
-    while piece := raw.readline(_READ):
-        if piece.endswith(b"\n"):
-            return raw.tell()
-    return size
-
-
-def count_lines(span: Span) -> int:
-    """Line ends in the span of a plain file."""
-    found, left = 0, (os.path.getsize(span.path) if span.end is None else span.end) - span.start
-    with open(span.path, "rb") as raw:
-        raw.seek(span.start)
-        while left > 0 and (block := raw.read(min(left, _READ))):
-            found += block.count(b"\n")
-            left -= len(block)
-    return found
-
-
-def rows(span: Span) -> Iterator[tuple[int, bytes | None, int]]:
-    """(line number from 1, line without its end, bytes read of the span so far) of each line that is not blank.
-
-    Lines are counted from the span's start. The line is None if it is longer than `MAX_ROW_BYTES`. Raises `DataError`
-    for a damaged or truncated file.
+    A line over `MAX_ROW_BYTES` is a block of its own without data.
     """
-    path = span.path
-    with open(path, "rb") as raw:
-        try:
-            raw.seek(span.start)
-            stream = _decompressed(path, raw)
-            end = span.end if stream is raw else None  # compressed bytes say nothing of where a line ends
-            number = 0
-            while (end is None or raw.tell() < end) and (line := stream.readline(MAX_ROW_BYTES + 1)):
-                number += 1
-                whole = len(line) <= MAX_ROW_BYTES or line.endswith(b"\n")
-                if not whole:
-                    while (rest := stream.readline(_READ)) and not rest.endswith(b"\n"):
-                        pass
-                if number == 1 and span.start == 0:
-                    line = line.removeprefix(_BOM)
-                if line.strip():
-                    yield number, line.rstrip(b"\r\n") if whole else None, raw.tell() - span.start
-        except PermissionError as err:
-            raise DataError("may not be read", where=path, do="check its permissions") from err
-        except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-            raise DataError(
-                "the compressed file is damaged or truncated", where=path, why=str(err), do="get or make it again"
-            ) from err
+
+    first: int
+    data: bytes | None
+    read: int
+
+
+def blocks(path: Path, text_field: str = "text") -> Iterator[Block]:
+    """The lines of a file in order, about a MiB at a time; at least one line in each block.
+
+    Of a Parquet file each row is a line with its `text_field` alone. Raises `DataError` for a file that is damaged or
+    truncated.
+    """
+    if path.name.endswith(parquet.SUFFIX):
+        yield from _parquet_blocks(path, text_field)
+        return
+    try:
+        with open(path, "rb") as raw:
+            yield from _line_blocks(raw, _decompressed(path, raw))
+    except PermissionError as err:
+        raise DataError("may not be read", where=path, do="check its permissions") from err
+    except (EOFError, zlib.error, gzip.BadGzipFile) as err:
+        raise DataError(
+            "the compressed file is damaged or truncated", where=path, why=str(err), do="get or make it again"
+        ) from err
+
+
+def _line_blocks(raw: io.BufferedReader, stream: io.BufferedReader) -> Iterator[Block]:
+    number, told, kept, held, over = 1, 0, [], 0, False  # over: within a line that is too long
+    begin = True
+    while piece := stream.read(_BLOCK):
+        if begin:
+            piece, begin = piece.removeprefix(_BOM), False
+        if over:
+            end = piece.find(b"\n") + 1
+            if not end:
+                continue
+            piece, over = piece[end:], False
+            yield Block(first=number, data=None, read=raw.tell() - told)
+            told, number = raw.tell(), number + 1
+        cut = piece.rfind(b"\n") + 1
+        if not cut:
+            kept.append(piece)
+            held += len(piece)
+            if held > MAX_ROW_BYTES:
+                kept, held, over = [], 0, True
+            continue
+        data = b"".join((*kept, piece[:cut]))
+        kept, held = [piece[cut:]], len(piece) - cut
+        yield Block(first=number, data=data, read=raw.tell() - told)
+        told, number = raw.tell(), number + data.count(b"\n")
+    if held or over:
+        yield Block(first=number, data=None if over else b"".join(kept), read=raw.tell() - told)
+
+
+def _parquet_blocks(path: Path, text_field: str) -> Iterator[Block]:
+    size, told, first, taken, held = path.stat().st_size, 0, 1, [], 0
+    for number, row, share in parquet.lines(path, text_field):
+        whole = len(row) <= MAX_ROW_BYTES
+        if taken and (not whole or held + len(row) > _BLOCK):
+            yield Block(first=first, data=b"\n".join(taken), read=int(size * share) - told)
+            told, taken, held = int(size * share), [], 0
+        if not taken:
+            first = number
+        if whole:
+            taken.append(row)
+            held += len(row)
+        else:
+            yield Block(first=number, data=None, read=int(size * share) - told)
+            told = int(size * share)
+    if taken:
+        yield Block(first=first, data=b"\n".join(taken), read=size - told)
 
 
 def _decompressed(path: Path, raw: io.BufferedReader) -> io.BufferedReader:
