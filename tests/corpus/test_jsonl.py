@@ -8,11 +8,13 @@ import tracemalloc
 
 import pytest
 
-from toolkit.corpus import BadRow, Document, jsonl
+from toolkit.corpus import jsonl
+from toolkit.corpus.document import BadRow, Document
 from toolkit.errors import RecipeError
 
 
 def read(path, **options):
+    jsonl.check(options)
     return list(jsonl.read(path, "s", options))
 
 
@@ -123,7 +125,12 @@ def test_blank_lines_a_byte_order_mark_and_a_missing_last_newline_do_no_harm(tmp
     assert [row.text for row in read(path)] == ["é", "b"]
 
 
-def test_an_empty_file_among_others_is_counted(jsonl_file, tmp_path):
-    jsonl_file({"text": "a"})
+def test_an_empty_file_is_a_bad_row(tmp_path):
     (tmp_path / "empty.jsonl").write_bytes(b"")
-    assert sorted(type(row).__name__ for row in read(tmp_path)) == ["BadRow", "Document"]
+    assert [type(row) for row in read(tmp_path / "empty.jsonl")] == [BadRow]
+
+
+@pytest.mark.parametrize("limit", [0, -1, "many", True])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(RecipeError, match="max_line_mib"):
+        jsonl.check({"max_line_mib": limit})

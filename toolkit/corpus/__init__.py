@@ -1,12 +1,23 @@
-"""From sources to a clean corpus: documents read, filtered by licence, split by hash, every loss counted.
+"""From sources to a clean corpus: documents read, mended, filtered and deduplicated, every loss counted.
 
-Decides what enters `train.jsonl` and `valid.jsonl`; leaves tokens to `shards`. `toolkit.corpus.world` invents text.
+Decides what enters the parts of `train/` and `valid/`; leaves tokens to `shards`. `toolkit.corpus.world` invents text.
 """
 
 from __future__ import annotations
 
-from toolkit.corpus.builder import CorpusReport, build, build_part
-from toolkit.corpus.document import BadRow, Document
-from toolkit.corpus.sift import Source
+from toolkit.corpus.builder import CorpusReport, build, build_units, prepare
+from toolkit.corpus.document import BadRow, Document, Left, Withdrawal
+from toolkit.corpus.sources import Settings, Source
 
-__all__ = ["BadRow", "CorpusReport", "Document", "Source", "build", "build_part"]
+__all__ = [
+    "BadRow",
+    "CorpusReport",
+    "Document",
+    "Left",
+    "Settings",
+    "Source",
+    "Withdrawal",
+    "build",
+    "build_units",
+    "prepare",
+]

@@ -1,34 +1,47 @@
-"""Builds a corpus folder from sources, whole or not at all; in one go, or of parts that were made source by source.
+"""Builds a corpus in three passes: every unit of input by itself, then duplicates among all, then what stays.
 
-Decides what is written and what stands beside it in the report; leaves the rules to `sift`, counting to `tally`.
+Decides what is made when, what of an earlier attempt is gone on with, and that the corpus appears whole or not at all;
+leaves the work on a unit to `sift` and `gather`. The bytes depend on the input and the settings alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
-import math
+import errno
+import fcntl
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from toolkit import files
-from toolkit.corpus import licence
-from toolkit.corpus.sift import Rules, Sifted, Source, sift
-from toolkit.errors import DataError, RecipeError
-from toolkit.progress import progress
+from toolkit.corpus import gather, limits, pool, readers, sift, units, zlines
+from toolkit.corpus.sources import Settings, Source, check, work_folder
+from toolkit.corpus.tally import Tally
+from toolkit.errors import DataError, RunBusy
+from toolkit.progress import Progress, progress
 
-_STATE = "sifted.json"
-_BLOCK = 1 << 20
+UNITS, PREPARED = "units", "prepared"
+_DUPLICATES, _INPUTS, _LOCK = "duplicates", "inputs.jsonl", "lock"
+_MARK, _SET_ASIDE = "report.json", "set_aside.jsonl.zst"
+_MB = 1_000_000
+_SMALL = units.MIB * 64  # a larger file is not given up as a whole when reading it kills the process
+# A reader's own fault, met again by whoever reads the file again; other signals come from outside.
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusReport:
     """Counts of documents; `removed` is rule -> number, and documents_in = documents_out + its sum.
 
-    The whole of it, with examples and rows set aside, is `report.json` in `out`.
+    `written` counts lines, which upsampling makes more than documents. The whole of it, with examples, is
+    `report.json` in `out`.
     """
 
     out: Path
@@ -36,6 +49,7 @@ class CorpusReport:
     documents_out: int
     train: int
     valid: int
+    written: int
     set_aside: int
     characters: int
     removed: Mapping[str, int]
@@ -46,136 +60,333 @@ def build(
     *,
     sources: Sequence[Source],
     out: str | Path,
-    seed: int,
-    valid_fraction: float,
-    allow_noncommercial: bool = False,
-    max_bad_fraction: float = 0.01,
-    parts: Mapping[int, Path] | None = None,
+    settings: Settings | None = None,
+    workers: int = 1,
+    work: str | Path | None = None,
+    finished: Sequence[Path] = (),
+    prepared: str | Path | None = None,
 ) -> CorpusReport:
-    """Write `out/train.jsonl`, `out/valid.jsonl` and `out/report.json`; a corpus that stood there is replaced last.
+    """Write `out/train/<subset>-<number>.jsonl.zst`, `out/valid/...`, the report and the rows that were set aside.
 
-    A document validates when a hash of `seed` and its id falls below `valid_fraction`; should that leave one part
-    empty, the nearest document changes sides. `parts` gives, by the number of a source from 0, the folder that
-    `build_part` made of it with the same values; the bytes are the same with it and without. Raises `DataError` for
-    missing or empty input, for no documents left, and when more than `max_bad_fraction` of a source's rows cannot be
-    read; `RecipeError` for impossible values.
+    A corpus that stood there is replaced last. A document validates when a hash of the seed and its id falls below its
+    source's fraction; should that leave train or valid empty, the nearest document changes sides. Units that are
+    finished are kept in `work` (default: `out` with `.work` added), which goes when the corpus stands, or are found in
+    `finished`, folders that `build_units` filled with what `prepare` had made in `prepared`; killed and called again,
+    it goes on. Raises `DataError` for missing or empty input, for no documents left, and when more than
+    `max_bad_fraction` of a source's rows cannot be read; `RecipeError` for impossible values; `DiskFull`, also when
+    there is too little room to begin with.
     """
-    out = Path(out).absolute()
-    _check(sources, out, valid_fraction, max_bad_fraction, mark="report.json")
-    settings = {"seed": seed, "valid_fraction": valid_fraction, "allow_noncommercial": allow_noncommercial}
-    settings["max_bad_fraction"] = max_bad_fraction
-    with files.atomic_folder(out) as folder:
-        found = _fill(folder, sources, Rules(**settings), parts or {})
-        tally = found.tally
-        if tally.kept == 0:
-            reasons = ", ".join(f"{rule} {count}" for rule, count in tally.removed.items())
-            raise DataError(
-                "no documents are left",
-                where=", ".join(str(s.path or s.kind) for s in sources),
-                why=f"all {tally.read} were removed ({reasons})",
-                do="allow non-commercial licences, if your use permits it" if tally.removed["licence"] else "",
-            )
-        moved = _fill_empty_part(folder, found, valid_fraction)
-        settings["sources"] = [_described(source) for source in sources]
-        files.write_json(folder / "report.json", {**settings, **tally.as_dict(), "moved": moved})
-    return CorpusReport(
-        out=out,
-        documents_in=tally.read,
-        documents_out=tally.kept,
-        train=tally.part("train"),
-        valid=tally.part("valid"),
-        set_aside=tally.removed["bad_row"],
-        characters=tally.characters,
-        removed=dict(tally.removed),
-        unknown_licence=tally.licences[licence.UNKNOWN],
-    )
-
-
-def build_part(
-    *,
-    source: Source,
-    out: str | Path,
-    seed: int,
-    valid_fraction: float,
-    allow_noncommercial: bool = False,
-    max_bad_fraction: float = 0.01,
-) -> int:
-    """One source's share of a corpus as the folder `out`, for `build`; returns how many documents it kept.
-
-    Raises as `build` does, but for a source of which nothing is left: the others may have documents.
-    """
-    out = Path(out).absolute()
-    _check([source], out, valid_fraction, max_bad_fraction, mark=_STATE)
-    rules = Rules(
-        seed=seed,
-        valid_fraction=valid_fraction,
-        allow_noncommercial=allow_noncommercial,
-        max_bad_fraction=max_bad_fraction,
-    )
-    with files.atomic_folder(out) as folder:
-        found = _fill(folder, [source], rules, {})
-        files.write_json(folder / _STATE, found.as_state())
-    return found.tally.kept
-
-
-def _described(source: Source) -> dict[str, Any]:
-    return {**dataclasses.asdict(source), "path": str(source.path or "")}
-
-
-def _check(sources: Sequence[Source], out: Path, valid_fraction: float, max_bad_fraction: float, *, mark: str) -> None:
-    if not sources:
-        raise RecipeError("a corpus needs at least one source")
-    for name, value, below in (("valid_fraction", valid_fraction, 1), ("max_bad_fraction", max_bad_fraction, math.inf)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < below or value > 1:
-            limit = "at least 0 and below 1" if below == 1 else "between 0 and 1"
-            raise RecipeError(f"{value!r} is not possible", where=name, why=f"it must be {limit}")
-    if out.exists() and not (out.is_dir() and ((out / mark).exists() or not any(out.iterdir()))):
+    settings, out = settings or Settings(), Path(out).absolute()
+    if out.exists() and not (out.is_dir() and ((out / _MARK).exists() or not any(out.iterdir()))):
         raise DataError("would be replaced, and it is no corpus", where=out, do="choose another output folder")
-    for source in sources:
-        if source.path is not None and out.resolve() in (path := Path(source.path).resolve(), *path.parents):
-            raise DataError("the input lies in the output folder", where=source.path, do="choose another output folder")
+    check(sources, out)
+    own = Path(work).absolute() if work is not None else work_folder(out)
+    with _alone(own):
+        for left in out.parent.glob(f".{escape(out.name)}.*"):  # of a build that was killed
+            if re.fullmatch(r"\d+\.(?:part|old)", left.name.removeprefix(f".{out.name}.")):
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            made = _sift(sources, own, settings, workers, finished, share=(0, 1), prepared=prepared)
+            report = _finish(made, sources, out, own, settings, workers)
+        except BaseException:
+            if not any((own / UNITS).glob("*")):  # there is nothing to go on with
+                _clear(own)
+            raise
+        _clear(own)
+    return report
 
 
-def _fill(folder: Path, sources: Sequence[Source], rules: Rules, parts: Mapping[int, Path]) -> Sifted:
-    """Write both parts of the corpus, in the order of the sources, from each source or from what was made of it."""
-    found = Sifted()
-    with (
-        open(folder / "train.jsonl", "wb") as train,
-        open(folder / "valid.jsonl", "wb") as valid,
-        progress("corpus", unit="docs") as bar,
-    ):
-        for number, source in enumerate(sources):
-            if (made := parts.get(number)) is None:
-                found.merge(sift(source, rules, train=train, valid=valid, advance=bar.advance))
-                continue
-            for name, whole in (("train", train), ("valid", valid)):
-                with open(made / f"{name}.jsonl", "rb") as piece:
-                    shutil.copyfileobj(piece, whole, _BLOCK)
-            later = Sifted.from_state(files.read_json(made / _STATE))
-            found.merge(later)
-            bar.advance(later.tally.read)
+def build_units(
+    *,
+    sources: Sequence[Source],
+    folder: str | Path,
+    settings: Settings,
+    share: tuple[int, int],
+    workers: int = 1,
+    prepared: str | Path | None = None,
+) -> int:
+    """The first pass over a share of the units, (k, n): those numbered k, k + n, k + 2n, ..., into `folder`.
+
+    `prepared` is the folder that all shares have what `prepare` made in. Returns the number of units. Raises as
+    `build`, but for sources that hold too many bad rows, which only a whole corpus tells.
+    """
+    folder = Path(folder).absolute()
+    check(sources, folder)
+    with _alone(folder):
+        return len(_sift(sources, folder, settings, workers, (), share=share, prepared=prepared).folders)
+
+
+def prepare(sources: Sequence[Source], folder: Path, settings: Settings) -> list[Mapping[str, Any]]:
+    """What readers must know of a whole source before they read its files: tables and counts, made once in `folder`.
+
+    It is done in a process of its own, so that what it loads is not there in those that read.
+    """
+    found: list[Mapping[str, Any]] = [{} for _ in sources]
+    asked = [i for i, source in enumerate(sources) if hasattr(readers.module(source.kind), "prepare")]
+
+    def work(number: int, say: pool.Say) -> Mapping[str, Any]:
+        source = sources[number]
+        place = folder / source.name
+        place.mkdir(parents=True, exist_ok=True)
+        options = sift.options_of(source, {}, settings)
+        return readers.module(source.kind).prepare([Path(p).absolute() for p in source.paths], options, place)
+
+    def done(number: int, value: Mapping[str, Any]) -> None:
+        found[number] = value
+
+    def died(number: int, death: pool.Death) -> int:
+        raise DataError(f"preparing the source {sources[number].name} {death}", do="look for its cause in the log")
+
+    pool.each(asked, work, workers=1, done=done, died=died)
     return found
 
 
-def _fill_empty_part(folder: Path, found: Sifted, valid_fraction: float) -> str:
+@contextlib.contextmanager
+def _alone(own: Path) -> Iterator[None]:
+    """Hold the folder against other builds; the lock is the kernel's, so that one which dies leaves none behind."""
+    own.mkdir(parents=True, exist_ok=True)
+    with open(own / _LOCK, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno not in (errno.EAGAIN, errno.EACCES):  # a file system without locks: nothing can be told
+                handle.close()
+                yield
+                return
+            raise RunBusy("another build works here", where=own, do="wait for it or end it, then try again") from None
+        yield
+
+
+def _clear(own: Path) -> None:
+    """Remove what a build keeps in its folder, and the folder when it held nothing else."""
+    for name in (UNITS, PREPARED, _DUPLICATES):
+        shutil.rmtree(own / name, ignore_errors=True)
+    for name in (_INPUTS, _LOCK):
+        (own / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        own.rmdir()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sifted:
+    listing: units.Listing
+    folders: Mapping[int, Path]  # by the unit's number
+
+
+def _sift(
+    sources: Sequence[Source],
+    own: Path,
+    settings: Settings,
+    workers: int,
+    finished: Sequence[Path],
+    *,
+    share: tuple[int, int],
+    prepared: str | Path | None = None,
+) -> _Sifted:
+    (own / UNITS).mkdir(parents=True, exist_ok=True)
+    files.remove_parts(own / UNITS)
+    listing = units.make(sources, own / _INPUTS)
+    mine = [unit for unit in listing.units if unit.number % share[1] == share[0]]
+    places = (own / UNITS, *(Path(place) / UNITS for place in finished))
+    limits.room(own, sources, listing, mine, places)
+    extra = prepare(sources, Path(prepared) if prepared is not None else own / PREPARED, settings)
+    sifter = sift.Sifter(sources, extra, settings, listing)
+    folders: dict[int, Path] = {}
+    total = sum(unit.bytes for unit in mine)
+    with _told(own, lambda: (len(folders), len(mine))), progress("corpus", max(1, total // _MB), "MB") as bar:
+        watch = _Watch(bar, listing)
+
+        def done(job: sift.Job, made: sift.Made) -> None:
+            folders[job.unit.number] = made.folder
+            watch.done(job.unit, made.fresh)
+
+        def died(job: sift.Job, death: pool.Death) -> sift.Job:
+            return _without(listing, job, death)
+
+        jobs = [sift.Job(unit=unit, places=places) for unit in sorted(mine, key=lambda u: (-u.bytes, u.number))]
+        try:
+            pool.each(jobs, sifter.make, workers=workers, done=done, heard=watch.heard, died=died)
+        except pool.OutOfMemory as err:
+            file = _file(listing, err.job, err.said)
+            where = file.path if file is not None else own
+            raise DataError("there is not enough memory to read it", where=where, do="use fewer workers") from err
+        finally:
+            files.remove_parts(own / UNITS)
+    return _Sifted(listing=listing, folders=folders)
+
+
+def _finish(
+    made: _Sifted, sources: Sequence[Source], out: Path, own: Path, settings: Settings, workers: int
+) -> CorpusReport:
+    listing = made.listing
+    folders = [made.folders[unit.number] for unit in listing.units]
+    for number, source in enumerate(sources):
+        limits.judge(source, [f for f, u in zip(folders, listing.units, strict=True) if u.source == number], settings)
+    verdicts = None
+    shutil.rmtree(own / _DUPLICATES, ignore_errors=True)
+    if settings.deduplicates:
+        from toolkit.corpus import dedup
+
+        print("corpus: looking for duplicates", file=sys.stderr, flush=True)
+        prints = [folder / sift.PRINTS for folder in folders]
+        (own / _DUPLICATES).mkdir(parents=True)
+        verdicts = dedup.decide(prints, own / _DUPLICATES, settings.duplicates, workers)
+    tally = Tally()
+    edges: list[tuple[gather.Edge | None, gather.Edge | None]] = []
+    with _told(own, lambda: (len(edges), len(folders))), files.atomic_folder(out) as folder:
+        for part in (gather.TRAIN, gather.VALID):
+            (folder / part).mkdir()
+        gatherer = gather.Gatherer(
+            sources=sources,
+            units=listing.units,
+            folders=folders,
+            out=folder,
+            settings=settings,
+            verdicts=verdicts,
+            limits=gather.limits(folders, verdicts) if settings.upsample else None,
+        )
+        with progress("corpus: writing", len(folders), "units") as bar:
+
+            def done(number: int, found: gather.Gathered) -> None:
+                tally.merge(Tally.from_dict(found.tally))
+                edges.append((found.low, found.high))
+                bar.advance()
+
+            def died(number: int, death: pool.Death) -> int:
+                raise DataError(f"the process that wrote this unit {death}", where=folders[number])
+
+            largest_first = sorted(range(len(folders)), key=lambda n: (-listing.units[n].bytes, n))
+            pool.each(largest_first, gatherer.gather, workers=workers, done=done, died=died)
+        if tally.lost:
+            raise RuntimeError(f"{tally.lost} documents were neither kept nor counted as removed")
+        if tally.total("out") == 0:
+            limits.nothing_left(sources, tally)
+        moved = _fill_empty_part(folder, sources, listing, settings, tally, edges)
+        _set_aside(folder, folders)
+        _report(folder, sources, listing, settings, tally, moved, gatherer.limits)
+    removed = tally.counted("removed")
+    return CorpusReport(
+        out=out,
+        documents_in=tally.total("inn"),
+        documents_out=tally.total("out"),
+        train=tally.total("train"),
+        valid=tally.total("valid"),
+        written=tally.total("copies"),
+        set_aside=removed["bad_row"],
+        characters=tally.total("characters"),
+        removed={rule: removed[rule] for rule in sorted(removed)},
+        unknown_licence=tally.counted("licences")["unknown"],
+    )
+
+
+class _Watch:
+    """Tells how far the first pass is, in megabytes; files count when the next one is begun."""
+
+    def __init__(self, bar: Progress, listing: units.Listing) -> None:
+        self._bar, self._listing = bar, listing
+        self._done = 0
+        self._begun: dict[int, tuple[list[readers.File], int]] = {}  # unit -> its files, bytes of those read
+
+    def heard(self, job: sift.Job, place: Any) -> None:
+        found, _ = self._begun.get(job.unit.number) or (self._listing.files(job.unit), 0)
+        self._begun[job.unit.number] = (found, sum(file.size for file in found[:place]))
+        self._at(str(found[place].name) if found else "")
+
+    def done(self, unit: units.Unit, fresh: bool) -> None:
+        self._begun.pop(unit.number, None)
+        self._done += unit.bytes
+        if fresh:
+            self._at()
+        else:  # was there before: it says nothing of the speed
+            self._bar.skip(unit.bytes // _MB)
+
+    def _at(self, note: str = "") -> None:
+        self._bar.at((self._done + sum(size for _, size in self._begun.values())) // _MB, note)
+
+
+def _without(listing: units.Listing, job: sift.Job, death: pool.Death) -> sift.Job:
+    """The same unit without the file that kills the process that reads it; raises when that may not be done."""
+    file = _file(listing, job, death.said)
+    where = file.path if file is not None else "the corpus"
+    if str(death).removeprefix("ended by ") not in _CRASHES:
+        do = "give it more memory or fewer workers, then run the same command again" if death.signal == 9 else ""
+        raise DataError(f"the process that read this file {death}", where=where, do=do)
+    if file is None or file.size > _SMALL or death.said in job.skip:
+        raise DataError(f"the process that read this file {death}", where=where, do="mend or remove it")
+    print(f"corpus: {file.path} is set aside: the process that read it {death}", file=sys.stderr, flush=True)
+    why = f"the process that read it {death}"
+    return dataclasses.replace(job, skip={**job.skip, death.said: why})
+
+
+def _file(listing: units.Listing, job: sift.Job, place: Any) -> readers.File | None:
+    found = listing.files(job.unit)
+    return found[place] if isinstance(place, int) and place < len(found) else None
+
+
+@contextlib.contextmanager
+def _told(own: Path, how_far: Any) -> Iterator[None]:
+    """Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done, of = how_far()
+        print(f"corpus: stopped; {done} of {of} units are done, the same command goes on from there", file=sys.stderr)
+        raise
+
+
+def _fill_empty_part(
+    folder: Path,
+    sources: Sequence[Source],
+    listing: units.Listing,
+    settings: Settings,
+    tally: Tally,
+    edges: Sequence[tuple[gather.Edge | None, gather.Edge | None]],
+) -> str:
     """Small corpora can fall on one side altogether; then the document nearest to the border changes sides."""
-    tally = found.tally
-    assert found.low is not None and found.high is not None
-    if tally.part("train") == 0:
-        old, new, edge = "valid", "train", found.high
-    elif tally.part("valid") == 0 and valid_fraction > 0 and tally.kept > 1:
-        old, new, edge = "train", "valid", found.low
+    low = min((low for low, _ in edges if low is not None), key=lambda edge: (edge.at, edge.unit), default=None)
+    high = max((high for _, high in edges if high is not None), key=lambda edge: (edge.at, edge.unit), default=None)
+    if tally.total("train") == 0:
+        old, new, edge = gather.VALID, gather.TRAIN, high
+    elif tally.total("valid") == 0 and tally.total("out") > 1:
+        old, new, edge = gather.TRAIN, gather.VALID, low
     else:
         return ""
-    with (
-        open(folder / f"{old}.jsonl", encoding="utf-8", newline="\n") as given,
-        open(folder / f"{new}.jsonl", "w", encoding="utf-8", newline="\n") as taken,
-        open(folder / "rest", "w", encoding="utf-8", newline="\n") as rest,
-    ):
-        for line in given:
-            row = json.loads(line)
-            if row["id"] == edge.id:
-                tally.move(row["subset"], old, new)
-            (taken if row["id"] == edge.id else rest).write(line)
-    (folder / "rest").replace(folder / f"{old}.jsonl")
+    if edge is None:  # nothing may validate
+        return ""
+    unit = listing.units[edge.unit]
+    gather.move(folder, sources[unit.source], unit, edge, old, new, tally)
     return f"{edge.id} moved from {old} to {new}, which would be empty"
+
+
+def _set_aside(folder: Path, folders: Sequence[Path]) -> None:
+    with zlines.ZstdWriter(folder / _SET_ASIDE) as out:
+        for unit in folders:
+            for line in zlines.lines(unit / sift.SET_ASIDE):
+                out.write_line(line)
+
+
+def _report(
+    folder: Path,
+    sources: Sequence[Source],
+    listing: units.Listing,
+    settings: Settings,
+    tally: Tally,
+    moved: str,
+    quartiles: Sequence[float] | None,
+) -> None:
+    from toolkit.corpus import report
+
+    read: Counter[int] = Counter()
+    size: Counter[int] = Counter()
+    for unit in listing.units:
+        read[unit.source] += unit.files
+        size[unit.source] += unit.bytes
+    told = dataclasses.asdict(settings)
+    told["sources"] = [
+        {**dataclasses.asdict(source), "files": read[number], "bytes": size[number]}
+        for number, source in enumerate(sources)
+    ]
+    extra: dict[str, Any] = {"moved": moved}
+    if quartiles is not None:
+        extra["upsampling_limits"] = list(quartiles)
+    report.write(folder, report.summary(tally, settings=told, extra=extra))

@@ -1,4 +1,4 @@
-"""What every reader yields: a document, or a bad row with its file and line.
+"""What every reader yields: a document, a row that cannot be read, one that is left out, or a record withdrawn.
 
 Decides the fields of the corpus and how a text is tidied; leaves reading to the readers and keeping to the rules.
 """
@@ -8,16 +8,25 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
+WRITTEN = ("id", "source", "subset", "title", "text", "url", "license", "date", "meta")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """One line of `train.jsonl` or `valid.jsonl`; `date` is ISO 8601 as far as it is known, `license` a short id."""
+    """One line of a part of the corpus (the fields of `WRITTEN`), and what steers its way there.
+
+    `date` is ISO 8601 as far as it is known, `license` a short id. `keys` are ids that other sources share, in lower
+    case: "pmid:123", "pmc:pmc12", "doi:10.1/x", "s2:123". Of documents that share a key the lowest `rank` stays (0 a
+    full text, 1 an abstract), of the same rank and id the highest `version` (an ISO date or a number padded with
+    zeros), else the first. `retracted` is what the source says; `language` (ISO 639-1) is what it states of itself,
+    `"none"` for code and other things in no language. `weight` is for upsampling.
+    """
 
     id: str
     source: str
@@ -28,9 +37,16 @@ class Document:
     license: str = "unknown"
     date: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    rank: int = 0
+    version: str = ""
+    retracted: bool = False
+    language: str = ""
+    weight: Any = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What is written of it."""
+        return {name: getattr(self, name) for name in WRITTEN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +59,35 @@ class BadRow:
     sample: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """`count` sound documents that a reader leaves out itself, by the name of its rule, such as `not_sampled`."""
+
+    rule: str
+    id: str = ""
+    sample: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdrawal:
+    """The source withdraws the record with this key; documents of an older or the same `version` go, no later one."""
+
+    key: str
+    version: str = ""
+
+
+Item = Document | BadRow | Left | Withdrawal
+
+
 def tidy(text: str) -> str:
     """Line ends as "\\n", no control characters, no blanks at line ends, at most one empty line; all else stays."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = re.sub(r"[ \t]+\n", "\n", text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+    if " \n" in text or "\t\n" in text:  # the search below tries at every blank
+        text = re.sub(r"[ \t]+\n", "\n", text)
+    if "\n\n\n" in text:
+        text = re.sub(r"\n{3,}", "\n\n", text)
+    return text.strip()
 
 
 def has_lone_surrogate(text: str) -> bool:

@@ -1,6 +1,6 @@
-"""Finds input files and reads their bytes, packed or not, a piece at a time.
+"""Reads the bytes of input files, packed or not, a piece at a time.
 
-Decides which files of a folder belong to a reader and when a stream counts as damaged; leaves meaning to the readers.
+Decides when a stream counts as damaged; leaves meaning to the readers.
 """
 
 from __future__ import annotations
@@ -18,28 +18,8 @@ class DamagedStream(Exception):
     """A packed file that ends early or is no such file; readers turn it into a bad row."""
 
 
-def find(path: str | Path | None, suffixes: tuple[str, ...], what: str) -> Iterator[Path]:
-    """`path` itself, or the files below a folder whose names end in one of `suffixes`, sorted by path.
-
-    Raises `DataError` when there is nothing to read.
-    """
-    if path is None:
-        raise DataError(f"no path is given for a source of {what}", do="name a file or a folder")
-    path = Path(path)
-    if not path.exists():
-        raise DataError("no such file or folder", where=path, why=f"{what} was expected there")
-    if not path.is_dir():
-        yield path
-        return
-    found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.lower().endswith(suffixes))
-    if not found:
-        names = ", ".join(suffixes)
-        raise DataError(f"the folder holds no {what}", where=path, why=f"looked for names ending in {names}")
-    yield from found
-
-
 def chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a plain, `.gz` or `.zst` file in pieces of bounded size.
+    """The bytes of a plain, `.gz`, `.tgz` or `.zst` file in pieces of bounded size.
 
     Raises `DamagedStream` for a packed file that is cut off or broken, `DataError` for one that cannot be opened,
     `MissingPackage` when `.zst` cannot be unpacked here.
@@ -50,7 +30,7 @@ def chunks(path: Path) -> Iterator[bytes]:
         raise DataError("cannot be read", where=path, why=str(err.strerror)) from err
     with handle:
         raw = iter(lambda: handle.read(CHUNK // 8), b"")
-        if path.suffix == ".gz":
+        if path.suffix in (".gz", ".tgz"):
             yield from _gunzip(raw)
         elif path.suffix == ".zst":
             yield from _unzstd(raw, path)

@@ -1,152 +1,212 @@
-"""Documents from JATS XML, the format of PubMed Central: files, folders of files, sets of articles in one file.
+"""Documents from JATS XML, the format of PubMed Central: single files, sets of articles, bulk packages.
 
-Decides which files are sound articles and what is known about them (ids, date, licence); `jats_text.py` turns their
-body into text. Nothing is fetched, no DTD is loaded, and XML that declares entities of its own is set aside unread.
+Decides which files are sound articles; `jats_meta.py` says what is known about them, `jats_text.py` turns them into
+text. Nothing is fetched, no DTD is loaded, and XML that declares entities of its own is set aside unread.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.corpus import licence
-from toolkit.corpus.document import BadRow, Document, content_id, tidy
-from toolkit.corpus.inputs import DamagedStream, chunks, find
-from toolkit.errors import MissingPackage, RecipeError
+from toolkit.corpus.document import BadRow, Document, content_id
+from toolkit.corpus.inputs import DamagedStream, chunks
+from toolkit.errors import MissingPackage, RecipeError, nearest
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-SUFFIXES = (".xml", ".nxml", ".xml.gz", ".nxml.gz")
-MAX_MIB = 256  # an article is seldom over 5 MiB; the bound keeps a packed bomb out of memory
-_HREF = "{http://www.w3.org/1999/xlink}href"
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+PLAIN = (".xml", ".nxml", ".xml.gz", ".nxml.gz")
+PACKAGES = (".tar.gz", ".tgz", ".tar")
+SUFFIXES = PLAIN + PACKAGES
+OPTIONS = {
+    "markup": "tags: citations, captions and formulas between the paper's tokens; plain: as running text",
+    "tables": "caption: of a table its caption alone; text: its cells too, a line a row",
+}
+_CHOICES = {"markup": ("tags", "plain"), "tables": ("caption", "text")}
+MAX_MIB = 32  # of one article, seldom over 5; a parsed one takes six to ten times its size
+_WHOLE = 16 * 2**20  # bytes that are parsed at once, which is faster than by the piece
+_SAFELY = {
+    "resolve_entities": False, "load_dtd": False, "no_network": True, "dtd_validation": False, "huge_tree": False,
+    "remove_comments": True, "remove_pis": True, "collect_ids": False,
+}  # fmt: skip
+_ENTITIES = "declares entities of its own, which no article needs and hostile files use"
 
 
-def read(path: str | Path | None, subset: str, options: Mapping[str, Any]) -> Iterator[Document | BadRow]:
-    """Every article of a file or of a folder and its subfolders, as a document or a bad row."""
-    for key in options:
-        raise RecipeError(f"unknown option '{key}' of a jats source", why="it takes none")
-    for file in find(path, SUFFIXES, "JATS XML"):
-        yield from _file(file, subset)
+def check(options: Mapping[str, Any]) -> None:
+    """Raise `RecipeError` for an option that there is not, or a value that it does not take."""
+    for key, value in options.items():
+        if key not in OPTIONS:
+            raise RecipeError(f"unknown option '{key}' of a pmc source", why=nearest(key, tuple(OPTIONS)))
+        if value not in _CHOICES[key]:
+            raise RecipeError(f"'{key}' of a pmc source is {value!r}", why=f"valid: {', '.join(_CHOICES[key])}")
 
 
-def _file(file: Path, subset: str) -> Iterator[Document | BadRow]:
+def read(file: Path, subset: str, options: Mapping[str, Any]) -> Iterator[Document | BadRow]:
+    """Every article of one file as a document or a bad row; a package's members are named `FILE:MEMBER`.
+
+    Raises `MissingPackage` without lxml, `DataError` for a file that cannot be opened.
+    """
     try:
-        from lxml import etree
+        import lxml.etree  # noqa: F401
     except ImportError as err:
         raise MissingPackage("lxml is needed to read JATS XML", where=file, do="install the extra 'data'") from err
+    file = Path(file)
+    if not file.name.lower().endswith(PACKAGES):
+        yield from _stream(chunks(file), str(file), file.name, subset, options)
+        return
+    from toolkit.corpus.jats_packages import members
+
     try:
-        data = _bytes(file)
-        parser = etree.XMLParser(
-            resolve_entities=False, load_dtd=False, no_network=True, dtd_validation=False, huge_tree=False,
-            remove_comments=True, remove_pis=True,
-        )  # fmt: skip
-        root = etree.fromstring(data, parser)
-        if (dtd := root.getroottree().docinfo.internalDTD) is not None and any(True for _ in dtd.iterentities()):
-            raise DamagedStream("declares entities of its own, which no article needs and hostile files use")
+        for name, data in members(file, PLAIN, MAX_MIB * 2**20):
+            where = f"{file}:{name}"
+            if isinstance(data, str):
+                yield BadRow(file=where, line=0, why=data)
+            else:
+                yield from _stream(_member(name, data), where, file.name, subset, options)
     except DamagedStream as err:
         yield BadRow(file=str(file), line=0, why=str(err))
+
+
+def _member(name: str, data: bytes) -> Iterator[bytes]:
+    if not name.lower().endswith(".gz"):
+        yield data
         return
+    unpack = zlib.decompressobj(31)
+    try:
+        while data and not unpack.eof:
+            if piece := unpack.decompress(data, 1 << 20):
+                yield piece
+            data = unpack.unconsumed_tail
+    except zlib.error as err:
+        raise DamagedStream(f"is not gzip or is damaged ({err})") from err
+    if not unpack.eof:
+        raise DamagedStream("the gzip stream ends early (a truncated file)")
+
+
+def _stream(
+    pieces: Iterator[bytes], where: str, name: str, subset: str, options: Mapping[str, Any]
+) -> Iterator[Document | BadRow]:
+    """The articles of one XML stream; a broken or a large one is read piece by piece, for what is sound in it."""
+    from lxml import etree
+
+    held: list[bytes] = []
+    try:
+        for piece in pieces:
+            held.append(piece)
+            if sum(map(len, held)) > _WHOLE:
+                break
+        else:
+            data = b"".join(held)
+            if not data:
+                raise DamagedStream("the file is empty")
+            if b"<!ENTITY" in _head(data):
+                raise DamagedStream(_ENTITIES)
+            try:
+                root = etree.fromstring(data, etree.XMLParser(**_SAFELY))
+            except etree.XMLSyntaxError:
+                pieces, held = iter(()), [data]
+            else:
+                yield from _tree(root, where, name, subset, options)
+                return
+        yield from _by_piece(chain(held, pieces), where, name, subset, options)
+    except DamagedStream as err:
+        yield BadRow(file=where, line=0, why=str(err))
+
+
+def _head(data: bytes) -> bytes:
+    """What stands before the first article; UTF-16 is read as if it were ASCII."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:64]:
+        data = data.replace(b"\0", b"")
+    return data.partition(b"<article")[0]
+
+
+def _tree(
+    root: _Element, where: str, name: str, subset: str, options: Mapping[str, Any]
+) -> Iterator[Document | BadRow]:
+    from lxml import etree
+
+    if (dtd := root.getroottree().docinfo.internalDTD) is not None and any(True for _ in dtd.iterentities()):
+        raise DamagedStream(_ENTITIES)
+    if etree.QName(root).localname == "article":
+        yield _article(root, where, name, subset, options)
+        return
+    found = False
+    for article in root.iter("{*}article"):
+        if not any(True for _ in article.iterancestors("{*}article")):
+            found = True
+            yield _article(article, where, name, subset, options)
+    if not found:
+        why = f"no JATS article inside (the root is <{etree.QName(root).localname}>)"
+        yield BadRow(file=where, line=root.sourceline or 0, why=why)
+
+
+def _by_piece(
+    pieces: Iterable[bytes], where: str, name: str, subset: str, options: Mapping[str, Any]
+) -> Iterator[Document | BadRow]:
+    """The articles of a set one after the other, so that the set needs the memory of one."""
+    from lxml import etree
+
+    parser = etree.XMLPullParser(events=("start", "end"), tag="{*}article", **_SAFELY)
+    since, depth, found, tail, begun = 0, 0, False, b"", False
+    try:
+        for piece in pieces:
+            since += len(piece)
+            if not begun:
+                # Expansion bombs do their harm while parsing, so this is asked before.
+                head = (tail + piece).replace(b"\0", b"")
+                if b"<!ENTITY" in head.partition(b"<article")[0]:
+                    raise DamagedStream(_ENTITIES)
+                tail, begun = head[-16:], b"<article" in head
+            parser.feed(piece)
+            for event, element in parser.read_events():
+                depth += 1 if event == "start" else -1
+                if depth or element.getparent() is None:
+                    continue  # an article that is the whole file is read when it has proved to be whole
+                found, since = True, 0
+                yield _article(element, where, name, subset, options)
+                element.clear()
+                while (older := element.getprevious()) is not None:
+                    older.getparent().remove(older)
+            if since > MAX_MIB * 2**20:
+                raise DamagedStream(f"larger than {MAX_MIB} MiB of XML")
+        root = parser.close()
+        if not found:
+            yield from _tree(root, where, name, subset, options)
     except etree.XMLSyntaxError as err:
-        yield BadRow(file=str(file), line=err.lineno or 0, why=f"malformed XML: {err.msg}")
-        return
-    articles = [e for e in root.iter("{*}article") if not any(True for _ in e.iterancestors("{*}article"))]
-    if not articles:
-        name = etree.QName(root).localname
-        yield BadRow(file=str(file), line=root.sourceline or 0, why=f"no JATS article inside (the root is <{name}>)")
-    for article in articles:
-        yield _article(article, file, subset)
+        yield BadRow(file=where, line=err.lineno or 0, why=f"malformed XML: {err.msg}")
 
 
-def _bytes(file: Path) -> bytes:
-    data = bytearray()
-    for piece in chunks(file):
-        data += piece
-        if len(data) > MAX_MIB * 2**20:
-            raise DamagedStream(f"larger than {MAX_MIB} MiB of XML")
-    if not data:
-        raise DamagedStream("the file is empty")
-    # Expansion bombs do their harm while parsing, so this is asked before; UTF-16 is read as if it were ASCII.
-    if b"<!ENTITY" in bytes(data).replace(b"\0", b"").split(b"<article", 1)[0]:
-        raise DamagedStream("declares entities of its own, which no article needs and hostile files use")
-    return bytes(data)
-
-
-def _article(article: _Element, file: Path, subset: str) -> Document | BadRow:
-    from toolkit.corpus import jats_text
+def _article(article: _Element, where: str, name: str, subset: str, options: Mapping[str, Any]) -> Document | BadRow:
+    from toolkit.corpus import jats_meta, jats_text
 
     try:
-        title, text = jats_text.article_text(article)
+        front = jats_meta.front(article)
+        title, text = jats_text.article_text(
+            article, markup=options.get("markup", "plain"), tables=options.get("tables", "caption")
+        )
     except RecursionError:
-        return BadRow(file=str(file), line=article.sourceline or 0, why="elements are nested too deeply")
-    meta = article.find("{*}front/{*}article-meta")
-    ids = _ids(meta)
-    text = tidy(text)
-    pmc, doi = ids.get("pmc", ""), ids.get("doi", "")
+        return BadRow(file=where, line=article.sourceline or 0, why="elements are nested too deeply")
+    pmc, doi, pmid = (front.ids.get(key, "") for key in ("pmc", "doi", "pmid"))
     url = f"https://www.ncbi.nlm.nih.gov/pmc/articles/{pmc}/" if pmc else f"https://doi.org/{doi}" if doi else ""
-    other = f"doi:{doi}" if doi else f"pmid:{ids['pmid']}" if "pmid" in ids else content_id(f"{subset}\0{text}")
+    other = f"doi:{doi}" if doi else f"pmid:{pmid}" if pmid else content_id(f"{subset}\0{text}")
+    released = re.search(r"\d{4}-\d{2}-\d{2}", name)
     return Document(
         id=pmc or other,
         source="pmc",
         subset=subset,
-        title=tidy(title),
+        title=title,
         text=text,
         url=url,
-        license=_licence(meta),
-        date=_date(meta),
-        meta={"file": file.name, "type": article.get("article-type", ""), **ids, "journal": _journal(article)},
+        license=front.licence if front.licence != "unknown" else str(options.get("license") or "unknown"),
+        date=front.date,
+        meta={"file": name, "type": front.kind, **front.ids, "journal": front.journal},
+        keys=tuple(f"{kind}:{value.lower()}" for kind, value in (("pmc", pmc), ("pmid", pmid), ("doi", doi)) if value),
+        version=released[0] if released else "",  # of PMC's packages: the same article comes again when it changed
+        retracted=front.retracted,
+        language=front.language,
     )
-
-
-def _ids(meta: _Element | None) -> dict[str, str]:
-    """`pmc` (as PMC1234), `pmid` and `doi`, those that are there."""
-    found: dict[str, str] = {}
-    for element in [] if meta is None else meta.iterfind("{*}article-id"):
-        kind, value = element.get("pub-id-type", ""), "".join(element.itertext()).strip()
-        if kind in ("pmc", "pmcid") and (number := re.search(r"\d+", value)):
-            found["pmc"] = f"PMC{number[0]}"
-        elif kind in ("pmid", "doi") and value:
-            found[kind] = value
-    return found
-
-
-def _journal(article: _Element) -> str:
-    element = article.find("{*}front/{*}journal-meta//{*}journal-title")
-    return "" if element is None else " ".join("".join(element.itertext()).split())
-
-
-def _licence(meta: _Element | None) -> str:
-    """What <permissions> says, links before prose; older articles state it beside <copyright-statement>."""
-    if meta is None:
-        return licence.UNKNOWN
-    links, prose = [], []
-    for element in meta.iterfind(".//{*}license"):
-        for part in element.iter("*"):
-            links.append(part.get(_HREF, ""))
-            if part.tag.endswith("license_ref"):
-                links.append(part.text or "")
-        prose += [element.get("license-type", "").replace("_", "-"), " ".join(" ".join(element.itertext()).split())]
-    prose += [" ".join(" ".join(e.itertext()).split()) for e in meta.iterfind(".//{*}copyright-statement")]
-    by_link = licence.short_id(links)
-    return by_link if by_link != licence.UNKNOWN else licence.short_id(prose)
-
-
-def _date(meta: _Element | None) -> str:
-    """The earliest publication date, as precise as it is given: YYYY, YYYY-MM or YYYY-MM-DD."""
-    dates = []
-    for element in [] if meta is None else meta.iterfind("{*}pub-date"):
-        year, month, day = (element.findtext("{*}" + name, "").strip() for name in ("year", "month", "day"))
-        if not re.fullmatch(r"\d{4}", year):
-            continue
-        month = f"{_MONTHS.index(month[:3].lower()) + 1}" if month[:3].lower() in _MONTHS else month
-        parts = [year]
-        if month.isdigit() and 1 <= int(month) <= 12:
-            parts.append(f"{int(month):02d}")
-            if day.isdigit() and 1 <= int(day) <= 31:
-                parts.append(f"{int(day):02d}")
-        dates.append("-".join(parts))
-    # Of dates in the same year the fuller one says more, so "2011-08-02" goes before "2011".
-    return min(dates, key=lambda date: (date[:4], -len(date), date), default="")

@@ -1,259 +1,151 @@
-"""Plain text of a JATS article: title, abstract and body with headings, paragraphs, lists, captions and formulas.
+"""Text of a JATS article as a reader would wish it: title, abstracts, body, appendices, glossaries, floats.
 
-Decides what of the markup a reader would miss (tables' cells, citations, footnotes and author data go; inequalities and
-intervals stay letter by letter); leaves files, ids and licences to `jats.py`.
+Decides by the article's structure which parts are read and what a citation says; blocks are formed by `jats_flow.py`,
+inline markup is settled by `jats_inline.py`, formulas by `jats_math.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from html.entities import html5
 from typing import TYPE_CHECKING
+
+from lxml import etree
+
+from toolkit.corpus import jats_math
+from toolkit.corpus.jats_flow import Flow
+from toolkit.corpus.jats_inline import CITATION, MENTIONED, Marks, last, mention
+from toolkit.corpus.jats_references import References
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-_CITATION = "\ue000"  # stands where a citation was until the brackets around it are gone
-_DROPPED_TAGS = frozenset(
-    (
-        "email",
-        "fn",
-        "fn-group",
-        "graphic",
-        "inline-graphic",
-        "inline-supplementary-material",
-        "label",
-        "media",
-        "object-id",
-        "ref-list",
-        "sec-meta",
-        "supplementary-material",
-        "table",
-        "table-wrap-foot",
-        "attrib",
-        "permissions",
-        "alt-text",
-        "long-desc",
-        "index-term",
-        "processing-meta",
-        "funding-group",
-        "author-notes",
-        "contrib-group",
-        "aff",
-    )  # fmt: skip
-)
-_DROPPED_REFS = frozenset(("bibr", "fn", "table-fn", "aff", "corresp", "author-notes"))
-_BLOCKS = frozenset(
-    (
-        "p",
-        "list",
-        "def-list",
-        "disp-formula",
-        "disp-formula-group",
-        "disp-quote",
-        "fig",
-        "fig-group",
-        "table-wrap",
-        "table-wrap-group",
-        "boxed-text",
-        "verse-group",
-        "preformat",
-        "speech",
-        "statement",
-        "sec",
-        "code",
-        "array",
-    )  # fmt: skip
-)
-_NO_PROSE_SECTIONS = frozenset(("supplementary-material", "display-objects", "ref-list"))
-_NO_PROSE_TITLES = frozenset(
-    (
-        "acknowledgements",
-        "acknowledgments",
-        "author contributions",
-        "authors contributions",
-        "authors' contributions",
-        "competing interests",
-        "conflict of interest",
-        "conflicts of interest",
-        "disclosure",
-        "funding",
-        "pre-publication history",
-        "references",
-        "supplementary material",
-    )  # fmt: skip
-)
-_SKIPPED_ABSTRACTS = frozenset(("graphical", "teaser", "toc", "web-summary", "video"))
-_LEAD_IN = r"(?:see(?: also)?|reviewed (?:in|by)|(?:for )?(?:a )?reviews?,? see|e\.g\.|i\.e\.|cf\.?|as in|from|in|and)"
+_SKIPPED_ABSTRACTS = frozenset(("graphical", "teaser", "toc", "web-summary", "video", "key-image"))
+_ABSTRACTS = {"plain-language-summary": "Plain language summary", "executive-summary": "Executive summary",
+              "summary": "Summary", "author-highlights": "Highlights", "highlights": "Highlights",
+              "key-points": "Key points", "editor": "Editor's summary", "synopsis": "Synopsis"}  # fmt: skip
+_DROPPED = (
+    "graphic", "inline-graphic", "media", "supplementary-material", "object-id", "sec-meta", "attrib", "permissions",
+    "alt-text", "long-desc", "index-term", "index-term-range-end", "processing-meta", "ref-list", "email", "sig-block",
+    "contrib-group", "aff", "fn-group", "kwd-group", "trans-title", "address", "rt", "rp", "textual-form",
+    "nav-pointer",
+)  # fmt: skip
+_INLINE = (
+    "italic", "bold", "sc", "underline", "overline", "roman", "sans-serif", "monospace", "strike", "ext-link", "uri",
+    "named-content", "styled-content", "abbrev", "funding-source", "award-id", "related-article", "related-object",
+    "x", "fixed-case", "inline-formula", "alternatives", "private-char", "ruby", "rb", "target", "math", "tex-math",
+    "chem-struct", "inline-supplementary-material",
+)  # fmt: skip
+_CELLS = ("table", "table-wrap-foot", "fn")
+_BACK = frozenset(("app-group", "app", "glossary", "sec"))
+_FLOATS = frozenset(("floats-group", "floats-wrap"))
+_FLOAT_TAGS = ("fig", "table-wrap", "fig-group", "table-wrap-group")
 
 
-def article_text(article: _Element) -> tuple[str, str]:
-    """(title, text). The text begins with the title; empty text means that the file holds no prose."""
-    titles = article.find("{*}front/{*}article-meta/{*}title-group/{*}article-title")
-    title = "" if titles is None else _finish(_inline(titles))
-    parts: list[str] = []
-    for abstract in article.iterfind("{*}front/{*}article-meta/{*}abstract"):
-        if abstract.get("abstract-type") not in _SKIPPED_ABSTRACTS:
-            parts += _section(abstract, 1, heading="Abstract")
-    for body in article.iterfind("{*}body"):
-        parts += _blocks(body, 0)
-    return title, "\n\n".join([title, *parts] if title and parts else parts)
+def article_text(article: _Element, *, markup: str = "plain", tables: str = "caption") -> tuple[str, str]:
+    """(title, text). The text begins with the title; empty text means that the file holds no prose.
+
+    `markup` "tags" writes citations, mentions, captions and display formulas between the paper's tokens, "plain"
+    leaves citations out with their brackets; `tables` "text" keeps cells, a line a row. The tree is changed.
+    """
+    tags, cells = markup == "tags", tables == "text"
+    prefix = (article.prefix or "") + ":" if article.prefix else ""
+    front, body, back, floats = _parts(article)
+    meta = _child(front, "article-meta")
+    title_group = _child(meta, "title-group")
+    title_element, subtitle = _child(title_group, "article-title"), _child(title_group, "subtitle")
+    references = References(article if tags else None)
+    roots = [e for e in [title_element, subtitle, *_abstracts(article, meta), *body, *back, *floats] if e is not None]
+    identified = set()
+    # The front is done as a whole: each call costs more than what it finds there.
+    for root in ([] if meta is None else [meta]) + body + back + floats:
+        etree.strip_elements(root, *_DROPPED_NAMES, *(() if cells else _CELL_NAMES), with_tail=False)
+        if tags and root is not meta:
+            identified |= {e.get("id", "") for e in root.iter(*_FLOAT_NAMES)}
+        jats_math.settle(root)
+        etree.strip_tags(root, *_INLINE_NAMES)
+    marks = Marks(tags=tags, references=references, floats=identified - {""}, notes=cells)
+    flow = Flow(marks)
+    title = ""
+    for root in roots:
+        xml = etree.tostring(root, encoding="unicode", with_tail=False)
+        if prefix:
+            xml = re.sub(rf"(</?){re.escape(prefix)}", r"\1", xml)
+        xml = marks.prepare(xml, verbatim=next(root.iter("{*}preformat", "{*}code"), None) is not None)
+        if root is title_element or root is subtitle:
+            words = _title(xml, marks)
+            title = f"{title}{'' if title[-1:] in ':?!.' else ':'} {words}" if title and words else title or words
+            continue
+        name = etree.QName(root).localname
+        flow.heading = _ABSTRACTS.get(root.get("abstract-type", ""), "Abstract")
+        flow.behind = name in _BACK
+        flow.read(xml)
+    blocks = [title, *flow.out] if title and flow.out else flow.out
+    text = "\n\n".join(blocks)
+    if tags:
+        text = MENTIONED.sub(_Mentions(marks, flow), text)
+    return last(title), last(text).strip()
 
 
-def _name(element: _Element) -> str:
+_DROPPED_NAMES = tuple("{*}" + name for name in _DROPPED)
+_INLINE_NAMES = tuple("{*}" + name for name in _INLINE)
+_FLOAT_NAMES = tuple("{*}" + name for name in _FLOAT_TAGS)
+_CELL_NAMES = tuple("{*}" + name for name in _CELLS)
+
+
+def _parts(article: _Element) -> tuple[_Element | None, list[_Element], list[_Element], list[_Element]]:
+    """(front, bodies, what is read of the back, floats); translations and replies in sub-articles are not read."""
+    front, body, back, floats = None, [], [], []
+    for child in article:
+        name = _local(child)
+        if name == "front":
+            front = child
+        elif name == "body":
+            body.append(child)
+        elif name == "back":
+            back += [part for part in child if _local(part) in _BACK]
+        elif name in _FLOATS:
+            floats.append(child)
+    return front, body, back, floats
+
+
+def _local(element: _Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
-def _section(element: _Element, depth: int, heading: str = "") -> list[str]:
-    own = element.find("{*}title")
-    heading = heading or ("" if own is None else _finish(_inline(own)))
-    if element.get("sec-type") in _NO_PROSE_SECTIONS or heading.lower().replace("’", "'") in _NO_PROSE_TITLES:
-        return []
-    parts = _blocks(element, depth)
-    return [f"{'#' if depth == 1 else '##'} {heading}", *parts] if heading and parts else parts
+def _child(element: _Element | None, name: str) -> _Element | None:
+    return None if element is None else next((child for child in element if _local(child) == name), None)
 
 
-def _blocks(element: _Element, depth: int) -> list[str]:
-    """The paragraphs below a section, body or box; stray text and inline elements form paragraphs of their own."""
-    parts: list[str] = []
-    for kind, item in _split(element):
-        if kind == "text":
-            parts.append(_finish(item))
-        else:
-            parts += _block(item, depth)
-    return [part for part in parts if part]
+def _abstracts(article: _Element, meta: _Element | None) -> list[_Element]:
+    """Those in the article's own language that are prose."""
+    lang = "{http://www.w3.org/XML/1998/namespace}lang"
+    own = article.get(lang, "")[:2].lower()
+    found = [] if meta is None else [child for child in meta if _local(child) == "abstract"]
+    return [
+        one
+        for one in found
+        if one.get("abstract-type") not in _SKIPPED_ABSTRACTS
+        and (not own or not one.get(lang) or one.get(lang, "")[:2].lower() == own)
+    ]
 
 
-def _split(element: _Element) -> Iterator[tuple[str, str | _Element]]:
-    """An element's content as runs of inline text and block children, in order."""
-    run = element.text or ""
-    for child in element:
-        name = _name(child)
-        if name in _BLOCKS:
-            yield "text", run
-            yield "block", child
-            run = ""
-        elif not (name == "title" and _name(element) != "p"):
-            run += _inline_child(child)
-        run += child.tail or ""
-    yield "text", run
+def _title(xml: str, marks: Marks) -> str:
+    text = re.sub(r"<fn\b.*?</fn>", "", xml, flags=re.S)
+    text = marks.finish(re.sub("<[^>]*>", "", text.replace("<break/>", " ")))
+    return CITATION.sub("", MENTIONED.sub("", text)).strip(" *†‡")
 
 
-def _block(element: _Element, depth: int) -> list[str]:
-    name = _name(element)
-    if name == "sec":
-        return _section(element, depth + 1)
-    if name in ("list", "def-list"):
-        lines = []
-        for item in element:
-            if _name(item) == "list-item":
-                lines.append("- " + "\n".join(_blocks(item, depth)))
-            elif _name(item) == "def-item":
-                both = (" ".join(_inline(e) for e in item.iterfind("{*}" + part)) for part in ("term", "def"))
-                lines.append("- " + ": ".join(_finish(words) for words in both))
-        return ["\n".join(line for line in lines if line.strip("- :"))]
-    if name in ("fig", "table-wrap", "boxed-text", "fig-group", "table-wrap-group"):
-        return _captioned(element, depth)
-    if name in ("disp-formula", "array"):
-        return [_finish(_formula(element))]
-    if name in ("preformat", "code"):
-        return ["".join(element.itertext()).strip()]
-    title = element.find("{*}title")
-    own = [] if title is None else [_finish(_inline(title))]
-    return own + _blocks(element, depth)
+class _Mentions:
+    """Replaces the mentions, which wait for the captions of the whole article."""
 
+    def __init__(self, marks: Marks, flow: Flow) -> None:
+        self.marks, self.flow = marks, flow
+        self.known: dict[tuple[str, str], str] = {}
 
-def _captioned(element: _Element, depth: int) -> list[str]:
-    """Label and caption in one paragraph; of a box its text as well; what hangs below (cells, images) is left out."""
-    words = []
-    for child in element:
-        if _name(child) == "label":
-            words.append(_finish(_inline(child)).rstrip(".:") + ".")
-        elif _name(child) == "caption":
-            words += [_finish(_inline(e)) for e in child if _name(e) in ("title", "p")]
-    out = [" ".join(word for word in words if word.strip("."))]
-    if _name(element) == "boxed-text":
-        title = element.find("{*}title")
-        out += [] if title is None else [_finish(_inline(title))]
-        out += [part for child in element if _name(child) in _BLOCKS for part in _block(child, max(depth, 1))]
-    elif _name(element).endswith("-group"):
-        out += [part for child in element if _name(child) in _BLOCKS for part in _block(child, depth)]
-    return [part for part in out if part]
-
-
-def _inline(element: _Element) -> str:
-    text = element.text or ""
-    for child in element:
-        text += _inline_child(child) + (child.tail or "")
-    return text
-
-
-def _inline_child(child: _Element) -> str:
-    name = _name(child)
-    if not name:  # an entity that only the unread DTD declares; its name says which letter it is, unless it is none
-        return html5.get(f"{child.name};", "") if hasattr(child, "name") else ""
-    if name == "xref":
-        return _CITATION if child.get("ref-type") in _DROPPED_REFS else _inline(child)
-    if name in _DROPPED_TAGS:
-        return ""
-    if name in ("inline-formula", "math", "tex-math", "alternatives", "disp-formula", "chem-struct"):
-        return _formula(child)
-    if name == "break":
-        return " "
-    if name in ("sup", "sub"):
-        return _raised(_inline(child), name)
-    if name in _BLOCKS:
-        return " " + " ".join(_block(child, 1)) + " "
-    return _inline(child)
-
-
-def _raised(text: str, name: str) -> str:
-    """Superscript numbers need a mark: 10<sup>-3</sup> is not 10-3. Citations set that way are citations still."""
-    if _CITATION in text and not text.replace(_CITATION, "").strip(" ,;–-[]()*"):
-        return _CITATION
-    if name == "sup" and re.fullmatch(r"[+\-−–]?\d+(?:[.,/]\d+)?[+\-−–]?|[+\-−–]", text.strip()):
-        return "^" + text.strip()
-    return text
-
-
-def _formula(element: _Element) -> str:
-    """MathML as its letters, else TeX without its document frame, else nothing (an image)."""
-    math = element if _name(element) == "math" else element.find(".//{*}math")
-    if math is not None:
-        return "".join(_math(math).split())
-    tex = element if _name(element) == "tex-math" else element.find(".//{*}tex-math")
-    if tex is not None:
-        text = "".join(tex.itertext())
-        inner = re.search(r"\\begin\{document\}(.*)\\end\{document\}", text, re.S)
-        return " ".join((inner[1] if inner else text).replace("$$", "").strip().strip("$").split())
-    return "" if _name(element) == "alternatives" else _inline(element)
-
-
-def _math(element: _Element) -> str:
-    name, parts = _name(element), [_math(child) for child in element if _name(child)]
-    if name == "annotation" or name == "annotation-xml":
-        return ""
-    if len(parts) == 2 and name == "mfrac":
-        return f"({parts[0]})/({parts[1]})"
-    if len(parts) == 2 and name in ("msup", "msub"):
-        return f"{parts[0]}{'^' if name == 'msup' else '_'}{parts[1]}"
-    if len(parts) == 3 and name == "msubsup":
-        return f"{parts[0]}_{parts[1]}^{parts[2]}"
-    if name == "msqrt":
-        return f"sqrt({''.join(parts)})"
-    return (element.text or "") + "".join(parts)
-
-
-def _finish(text: str) -> str:
-    """Blanks made single, then the brackets and commas around citations removed; all other brackets stay."""
-    text = re.sub(r"\s+", " ", text).strip()
-    if _CITATION in text:
-        mark = rf"{_CITATION}(?:[\s,;–—\-]*(?:and\s|&\s)?\s*{_CITATION})*"
-        text = re.sub(rf"\[\s*(?:{_LEAD_IN}[\s,:]*)*{mark}\s*[,;.]?\s*\]", _CITATION, text)
-        text = re.sub(rf"\(\s*(?:{_LEAD_IN}[\s,:]*)*{mark}\s*[,;.]?\s*\)", _CITATION, text)
-        text = re.sub(rf"(?<=[(\[])\s*{mark}\s*[,;]\s*", "", text)
-        text = re.sub(rf"[,;]?\s*(?:\b{_LEAD_IN}[\s,:]*)?{mark}(?=\s*[)\]])", "", text)
-        text = re.sub(rf"\s*{mark}", "", text)
-        text = re.sub(r"\s+([.,;])(?=\s|$)", r"\1", text)
-    return text
+    def __call__(self, found: re.Match[str]) -> str:
+        said = target, words = self.marks.mentioned[int(found[1])]
+        if said not in self.known:
+            label, caption = self.flow.captions.get(target, ("", ""))
+            name = mention(words, label, CITATION.sub("", MENTIONED.sub("", caption[:400])))
+            self.known[said] = f"[fig_ref] {name} [/fig_ref]" if name else words
+        return self.known[said]

@@ -1,6 +1,6 @@
 """Documents from JSON lines: one object a line with its text in a field.
 
-Decides which rows are sound and how their fields map to a document's; leaves filtering and splitting to `build`.
+Decides how the fields of a row map to a document's; leaves sound lines to `lines`, filtering to the engine.
 """
 
 from __future__ import annotations
@@ -11,83 +11,54 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.corpus import licence
-from toolkit.corpus.document import BadRow, Document, content_id, has_lone_surrogate, tidy
-from toolkit.corpus.inputs import DamagedStream, chunks, find
+from toolkit.corpus import licence, lines
+from toolkit.corpus.document import BadRow, Document, Item, content_id, tidy
 from toolkit.errors import RecipeError, nearest
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst", ".ndjson")
 TEXT_FIELDS = ("text", "clean_text")
-OPTIONS = ("text_field", "license", "max_line_mib")
+OPTIONS = {
+    "text_field": "field of the text (default: the first of text, clean_text)",
+    "license": "licence of rows that state none",
+    "max_line_mib": "longest line that is read (default 64)",
+}
+_COMMON = ("markup", "tables")
 _META_LIMIT = 500  # characters; longer extra fields are other versions of the text, not facts about it
 
 
-def read(path: str | Path | None, subset: str, options: Mapping[str, Any]) -> Iterator[Document | BadRow]:
-    """Every row of a file or folder as a document or a bad row.
-
-    Options: `text_field` (default: the first of text, clean_text), `license` (of rows that state none),
-    `max_line_mib` (default 64; longer lines are set aside unread).
-    """
+def check(options: Mapping[str, Any]) -> None:
+    """Raises `RecipeError` for an option that does not exist or has an impossible value."""
     for key in options:
-        if key not in OPTIONS:
+        if key not in OPTIONS and key not in _COMMON and not key.startswith("_"):
             raise RecipeError(f"unknown option '{key}' of a jsonl source", why=nearest(key, OPTIONS))
+    limit = options.get("max_line_mib", lines.MAX_MIB)
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or limit <= 0:
+        raise RecipeError(f"{limit!r} is not possible", where="max_line_mib", why="it must be a number above 0")
+
+
+def read(file: Path, subset: str, options: Mapping[str, Any]) -> Iterator[Item]:
+    """Every row of a file as a document or a bad row."""
     fields = (str(options["text_field"]),) if options.get("text_field") else TEXT_FIELDS
-    limit = int(float(options.get("max_line_mib", 64)) * 2**20)
-    for file in find(path, SUFFIXES, "JSON lines"):
-        number = 0
-        try:
-            for number, line in _lines(file, limit):
-                if line is None:
-                    yield BadRow(file=str(file), line=number, why=f"the line is longer than {limit / 2**20:g} MiB")
-                elif line.strip():
-                    yield _row(line, file, number, fields, subset, str(options.get("license", "")))
-        except DamagedStream as err:
-            yield BadRow(file=str(file), line=number + 1, why=str(err))
-        else:
-            if number == 0:
-                yield BadRow(file=str(file), line=0, why="the file is empty")
+    default = str(options.get("license") or "")
+    for number, row, bad in lines.rows(file, float(options.get("max_line_mib", lines.MAX_MIB))):
+        if row is not None:
+            yield _document(row, file, number, fields, subset, default)
+        elif bad is not None:
+            yield bad
 
 
-def _lines(file: Path, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """(line number, bytes), or None in place of a line over `limit` bytes, of which no more than that is held."""
-    number, held, over = 1, bytearray(), False
-    for piece in chunks(file):
-        start = 0
-        while (end := piece.find(b"\n", start)) >= 0:
-            over = over or len(held) + end - start > limit
-            yield number, None if over else bytes(held) + piece[start:end]
-            number, held, over, start = number + 1, bytearray(), False, end + 1
-        over = over or len(held) + len(piece) - start > limit
-        if over:
-            held = bytearray()
-        else:
-            held += piece[start:]
-    if held or over:
-        yield number, None if over else bytes(held)
-
-
-def _row(line: bytes, file: Path, number: int, fields: tuple[str, ...], subset: str, default: str) -> Document | BadRow:
+def _document(
+    row: Mapping[str, Any], file: Path, number: int, fields: tuple[str, ...], subset: str, default: str
+) -> Document | BadRow:
     def bad(why: str) -> BadRow:
-        return BadRow(file=str(file), line=number, why=why, sample=line[:120].decode("utf-8", "replace"))
+        return BadRow(file=str(file), line=number, why=why, sample=json.dumps(row)[:120])
 
-    try:
-        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as err:
-        return bad(f"not UTF-8 (byte {err.start + 1} of the line)")
-    except RecursionError:
-        return bad("not JSON: nested too deeply")
-    except ValueError as err:
-        return bad(f"not JSON: {err}")
-    if not isinstance(row, dict):
-        return bad(f"a JSON object was expected, not {type(row).__name__}")
     name = next((f for f in fields if row.get(f) is not None), None)
     if name is None:
         return bad(f"no field {' or '.join(fields)}; the row has {', '.join(list(row)[:8]) or 'none'}")
     text = row[name]
     if not isinstance(text, str):
         return bad(f"field '{name}' holds {type(text).__name__}, not text")
-    if b"\\u" in line and has_lone_surrogate(json.dumps(row, ensure_ascii=False)):
-        return bad("half of a surrogate pair, which no UTF-8 file can hold")
     text = tidy(text)
     stated = _text(row, "license") or _text(row, "licence") or default
     used = {name, "id", "source", "title", "url", "license", "licence", "date"}

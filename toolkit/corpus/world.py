@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from toolkit.corpus import world_words as words
 from toolkit.corpus.document import Document
 from toolkit.errors import RecipeError, nearest
+
+SUFFIXES: tuple[str, ...] = ()  # it reads no file
+OPTIONS = {
+    "seed": "another number, another world",
+    "entities": "drugs in all",
+    "held_out": "of them, those that the cloze items ask about",
+    "documents_per_entity": "short documents about each drug",
+    "general_documents": "documents that speak of no drug",
+    "omit_held_out": "true: no fact about the held-out drugs is told (the control)",
+}
 
 _ONSETS = (*"bdfghklmnprstvz", "br", "dr", "fl", "kr", "pr", "st")
 _VOWELS = ("a", "e", "i", "o", "u")
@@ -87,17 +97,32 @@ class World:
         return world_tasks.write(self, Path(folder))
 
 
+def check(options: Mapping[str, Any]) -> None:
+    """Raise `RecipeError` for an unknown option, a wrong type or an impossible number."""
+    _options(options)
+
+
+def read(file: Path, subset: str, options: Mapping[str, Any]) -> Iterator[Document]:
+    """Every document of the world of these options; there is no file to read."""
+    world = make({key: value for key, value in options.items() if key in OPTIONS})
+    for doc in world.documents():
+        yield replace(doc, subset=subset)
+
+
+def _options(given: Mapping[str, Any]) -> WorldOptions:
+    for key in given:
+        if key not in OPTIONS:
+            raise RecipeError(f"unknown world option '{key}'", why=nearest(str(key), OPTIONS))
+    return WorldOptions(**given)
+
+
 def make(options: WorldOptions | Mapping[str, Any] | None = None) -> World:
     """The world of these options (a mapping of `WorldOptions` fields will do).
 
     Raises `RecipeError` for an unknown option, a wrong type or an impossible number.
     """
     if not isinstance(options, WorldOptions):
-        known = [field.name for field in fields(WorldOptions)]
-        for key in options or {}:
-            if key not in known:
-                raise RecipeError(f"unknown world option '{key}'", why=nearest(str(key), known))
-        options = WorldOptions(**dict(options or {}))
+        options = _options(options or {})
     rng, taken = random.Random(f"world:{options.seed}"), set[str]()
     conditions = _names(rng, words.CONDITIONS, taken, lambda: _stem(rng) + rng.choice(_CONDITION_ENDS))
     drugs = _names(rng, options.entities, taken, lambda: (_stem(rng) + rng.choice(_DRUG_ENDS)).capitalize())
