@@ -13,7 +13,16 @@ from toolkit.errors import DataError, UsageError
 from toolkit.scoring import benchmarks
 from toolkit.scoring.benchmarks import Benchmark, get, load, size_notes
 
-NAMES = ["demo_cloze", "demo_letters_heldout", "demo_letters_trained", "medmcqa", "medqa4", "mmlu_medical", "pubmedqa"]
+EXAMS = {
+    "medmcqa": 4183,
+    "medqa": 1273,
+    "medqa4": 1273,
+    "mmlu_medical": 1871,
+    "pubmedqa": 500,
+    "truthfulqa_medical": 99,
+}
+NAMES = ["demo_cloze", "demo_letters_heldout", "demo_letters_trained", *EXAMS]
+OWN = "title: T\nformat: jsonl\nfields: {question: q, answer: a}\n"
 ROW = {"id": "a", "question": "Which?", "options": ["w", "x", "y", "z"], "answer": 2, "group": "g"}
 CLOZE_ROW = {"id": "a", "prompt": "It is", "options": ["w", "x", "y", "z"], "answer": 0, "group": None}
 MEDQA_ROW = {
@@ -38,9 +47,17 @@ def test_all_benchmarks_parse_and_their_counts_add_up():
         assert not spec.gold_counts or set(spec.gold_counts) == set(spec.answers)
 
 
-def test_true_sizes():
-    sizes = {name: get(name).size for name in ("medqa4", "medmcqa", "pubmedqa", "mmlu_medical")}
-    assert sizes == {"medqa4": 1273, "medmcqa": 4183, "pubmedqa": 500, "mmlu_medical": 1871}
+def test_exams_are_fully_described():
+    for name, size in EXAMS.items():
+        spec = get(name)
+        assert (spec.size, spec.modes, spec.license != "") == (size, benchmarks.MODES, True)
+        assert spec.instruction and "Reply" not in spec.instruction  # which the prompts add, by mode
+        assert spec.gold_counts or spec.format != "jsonl" or "has not been counted" in spec.notes
+        assert spec.hub is None or len(spec.hub.revision) == 40
+    assert get("medqa").answers == tuple("ABCDE") and get("pubmedqa").answers == ("yes", "no", "maybe")
+    assert get("mmlu_medical").demonstrate == "by_group" and "1,862" in get("mmlu_medical").notes
+    trained = {name: get(name).train_size for name in EXAMS}
+    assert trained["medqa"] == trained["medqa4"] == 10178 and trained["pubmedqa"] == 200000
 
 
 def test_unknown_name_offers_the_nearest():
@@ -67,6 +84,26 @@ def test_unknown_name_offers_the_nearest():
         ("title: [\n", "not valid YAML"),
         ("title: !!python/object/apply:os.system [exit 1]\nformat: jsonl\n", "not valid YAML"),
         ("", "empty"),
+        (f"{OWN}modes: [letter, guess]\n", "modes: 'guess' is not known"),
+        (f"{OWN}mode: cot\nmodes: [letter]\n", "mode: 'cot' is not one of its modes"),
+        (f"{OWN}shots: -1\n", "shots must be at least 0"),
+        (f"{OWN}demonstrate: grouped\n", "Did you mean"),
+        (f"{OWN}answers: [A, A]\n", "all different"),
+        (f"{OWN}answers: [A]\n", "two or more"),
+        (f"{OWN}files: [../../secret.json]\n", "files: '../../secret.json' is not inside the benchmark's folder"),
+        (f"{OWN}fold: /etc/passwd\n", "fold: '/etc/passwd' is not inside"),
+        (f"{OWN}hub: a/b\n", "hub must be a mapping"),
+        (f"{OWN}hub: {{path: a/b, revision: c}}\n", "the key 'hub.files' is missing"),
+        (f"{OWN}hub: {{path: a/b, revision: 3, files: [c]}}\n", "hub.revision must be text"),
+        (f"{OWN}hub: {{path: a/b, revision: c, files: [d], filez: [e]}}\n", "unknown key 'hub.filez'.*'files'"),
+        (f"{OWN}hub: {{path: a/b, revision: c, files: [/d]}}\n", "hub.files: '/d' is not inside"),
+        (f"{OWN}hub: {{path: a/b, revision: c, files: [d], gold: leter}}\n", "hub.gold: 'leter' is not known"),
+        (f"{OWN}name: other\n", "unknown key 'name'"),
+        (f"{OWN}3: x\n", "unknown key '3'"),
+        (f"{OWN}__class__: x\n", "unknown key '__class__'"),
+        (f"{OWN}title: &a [*a]\n", "not valid YAML|must be text"),
+        ("title: T\nformat: jsonl\nfields: {question: {q: {r: s}}, answer: a}\n", "fields must be a mapping"),
+        ("title: 'T\x00'\nformat: jsonl\n", "not valid YAML"),
     ],
 )
 def test_bad_benchmark_file(tmp_path: Path, text: str, message: str):
@@ -75,6 +112,19 @@ def test_bad_benchmark_file(tmp_path: Path, text: str, message: str):
     with pytest.raises(DataError, match=message) as caught:
         get(path)
     assert "own.yaml" in str(caught.value)
+
+
+def test_yaml_that_names_itself_a_million_times_over(tmp_path: Path):
+    lines = [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 30)]
+    (tmp_path / "own.yaml").write_text("x0: &x0 [a]\n" + "\n".join(lines) + f"\n{OWN}")
+    with pytest.raises(DataError, match="unknown key 'x0'"):
+        get(tmp_path / "own.yaml")
+    nested = "answers: &x0 [a]\n" + "\n".join(
+        line.replace(f"x{n}: ", "answers: ", 1) for n, line in enumerate(lines, 1)
+    )
+    (tmp_path / "own.yaml").write_text(f"{OWN}{nested}")
+    with pytest.raises(DataError, match="answers must be a list of texts"):
+        get(tmp_path / "own.yaml")
 
 
 def test_a_benchmark_can_be_a_file_of_the_users(tmp_path: Path):
@@ -252,7 +302,7 @@ def test_duplicate_ids_name_both_rows(tmp_path: Path):
     check("pubmedqa", path, "the key 'QUESTION' appears twice")
 
 
-@pytest.mark.parametrize("name", ["medqa4", "medmcqa", "pubmedqa", "mmlu_medical", "demo_cloze"])
+@pytest.mark.parametrize("name", [*EXAMS, "demo_cloze"])
 @pytest.mark.parametrize(
     "content", [b"", b" \n\n", b"\xff\xfe{\x00}\x00", b"ok\n\xe9t\xe9\n", b"[" * 100_000, b"<html>no</html>"]
 )

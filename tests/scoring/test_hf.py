@@ -10,6 +10,7 @@ import pytest
 from tests.scoring.conftest import save_llama
 from toolkit.errors import CheckpointError, DataError, MissingPackage
 from toolkit.scoring import check_hf, load_model
+from toolkit.scoring.hf import named
 
 pytest.importorskip("transformers")
 WEIGHTS = "model.safetensors"
@@ -54,6 +55,11 @@ def test_a_whole_folder_is_read(llama: Path):
     loaded = load_model(llama)
     assert (loaded.vocab_size, loaded.window, loaded.notes) == (420, 256, ())
     assert not loaded.model.training
+
+
+@pytest.mark.parametrize(("path", "name"), [("base/hf", "base"), ("Llama-2-7b", "Llama-2-7b"), ("/hf", "hf")])
+def test_what_a_model_is_called(tmp_path: Path, path: str, name: str):
+    assert named(tmp_path / path) == name
 
 
 def test_shards_are_read(llama: Path, llama_copy: Path):

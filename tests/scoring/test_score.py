@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ import pytest
 from tests.scoring.conftest import CLOZE, EFFECTS, LETTERS, make_items, save_llama
 from toolkit import files
 from toolkit.errors import CheckpointError, DataError, DiskFull, UsageError
-from toolkit.scoring import Item, benchmarks, cloze_prompt, letter_prompt, load_model, score, write
-from toolkit.scoring.encode import request
+from toolkit.scoring import Item, LoadedModel, benchmarks, load_model, score, write
+from toolkit.scoring.encode import Request, request
+from toolkit.scoring.engines import Words
+from toolkit.scoring.prompts import Prompt, build, question
 from toolkit.stats import wilson
 
 pytest.importorskip("transformers")
@@ -38,6 +42,21 @@ def plain_logprobs(folder: Path, prompt: str, answer: str, bos: bool = False) ->
     return [logprobs[t - 1, ids[t]].item() for t in range(start, len(ids))]
 
 
+def summed(values: Sequence[float]) -> float:
+    return math.log(math.fsum(math.exp(value) for value in values))
+
+
+def asked(loaded: LoadedModel, item: Item, mode: str, **options: object) -> Request:
+    """The request of an item, its window and its words those of the model."""
+    words = Words(encode=loaded.encode, decode=loaded.decode, bos_id=loaded.bos_id)
+
+    def made(part: Item, shown: Sequence[Item]) -> Prompt:
+        instruction = LETTERS.instruction if mode == "letter" else ""
+        return build(part, mode=mode, instruction=instruction, demonstrations=shown)
+
+    return request(words, loaded.window, item, made, letters=mode == "letter", **options)
+
+
 # --- the same numbers
 
 
@@ -46,11 +65,18 @@ def test_letters_equal_the_plain_way(llama: Path, bos: bool):
     items = make_items(12)
     got = score(model=llama, items=items, benchmark=LETTERS, bos=bos)
     for item, prediction in zip(items, got.predictions, strict=True):
-        want = [plain_logprobs(llama, letter_prompt(item, LETTERS.instruction), f" {x}", bos)[0] for x in "ABCD"]
-        assert prediction.logprobs == pytest.approx(want, abs=1e-5)
-        assert prediction.prediction == "ABCD"[want.index(max(want))]
-        assert prediction.correct == (want.index(max(want)) == item.gold)
+        prompt = question(item, instruction=LETTERS.instruction)
+        assert prediction.form_texts == ((" A", "A"), (" B", "B"), (" C", "C"), (" D", "D"))
+        want = [[plain_logprobs(llama, prompt, form, bos) for form in forms] for forms in prediction.form_texts]
+        assert all(len(tokens) == 1 for forms in want for tokens in forms)
+        for forms, told in zip(want, prediction.forms, strict=True):
+            assert told == pytest.approx([tokens[0] for tokens in forms], abs=1e-5)
+        sums = [summed([tokens[0] for tokens in forms]) for forms in want]
+        assert prediction.logprobs == pytest.approx(sums, abs=1e-5)
+        assert prediction.prediction == "ABCD"[sums.index(max(sums))]
+        assert prediction.correct == (sums.index(max(sums)) == item.gold)
     assert got.correct == sum(p.correct for p in got.predictions)
+    assert got.model_calls == 12 and got.invalid == 0
 
 
 @pytest.mark.parametrize("norm", ["mean", "sum"])
@@ -59,7 +85,7 @@ def test_cloze_equals_the_plain_way(llama: Path, norm: str):
     got = score(model=llama, items=items, benchmark=dataclasses.replace(CLOZE, cloze=norm))
     right, lengths = {"mean": 0, "sum": 0}, set()
     for item, prediction in zip(items, got.predictions, strict=True):
-        tokens = [plain_logprobs(llama, cloze_prompt(item), f" {option}") for option in item.options]
+        tokens = [plain_logprobs(llama, question(item, mode="cloze"), f" {option}") for option in item.options]
         lengths |= {len(t) for t in tokens}
         want = {"mean": [sum(t) / len(t) for t in tokens], "sum": [sum(t) for t in tokens]}
         assert prediction.logprobs == pytest.approx(want[norm], abs=1e-5)
@@ -105,11 +131,12 @@ def test_models_whose_cache_is_not_shared(tmp_path: Path, tokenizer_folder: Path
     got = score(model=tmp_path / "m", items=items, benchmark=benchmark, batch_tokens=600)
     for item, prediction in zip(items, got.predictions, strict=True):
         if benchmark is LETTERS:
-            want = [
-                sum(plain_logprobs(tmp_path / "m", letter_prompt(item, LETTERS.instruction), f" {x}")) for x in "ABCD"
-            ]
+            prompt = question(item, instruction=LETTERS.instruction)
+            want = [summed([sum(plain_logprobs(tmp_path / "m", prompt, f)) for f in (f" {x}", x)]) for x in "ABCD"]
         else:
-            tokens = [plain_logprobs(tmp_path / "m", cloze_prompt(item), f" {option}") for option in item.options]
+            tokens = [
+                plain_logprobs(tmp_path / "m", question(item, mode="cloze"), f" {option}") for option in item.options
+            ]
             want = [sum(t) / len(t) for t in tokens]
         assert prediction.logprobs == pytest.approx(want, abs=1e-5)
 
@@ -117,8 +144,13 @@ def test_models_whose_cache_is_not_shared(tmp_path: Path, tokenizer_folder: Path
 def test_word_answers_by_their_first_token(llama: Path):
     item = Item(id="1", question="Does it?", context="It may.", options=("yes", "no", "maybe"), gold=2, listed=False)
     got = score(model=llama, items=[item], benchmark=LETTERS)
-    want = [plain_logprobs(llama, letter_prompt(item, LETTERS.instruction), f" {w}")[0] for w in item.options]
-    assert got.predictions[0].logprobs == pytest.approx(want, abs=1e-5)
+    prompt, prediction = question(item, instruction=LETTERS.instruction), got.predictions[0]
+    for word, texts, told in zip(item.options, prediction.form_texts, prediction.forms, strict=True):
+        assert texts[0] == f" {word}"
+        tokens = [plain_logprobs(llama, prompt, text) for text in texts]
+        assert told == pytest.approx([values[0] for values in tokens], abs=1e-5)
+        assert all(len(values) == 1 for values in tokens[1:]), "other forms count as one token alone"
+    assert prediction.logprobs == pytest.approx([summed(values) for values in prediction.forms])
     assert (got.predictions[0].gold, got.chance) == ("maybe", pytest.approx(1 / 3))
 
 
@@ -126,8 +158,12 @@ def test_split_answers_are_judged_whole_and_noted(llama: Path):
     """Words that share their first token cannot be told by it."""
     item = Item(id="1", question="Which?", options=("yes yes", "yes no"), gold=1, listed=False)
     got = score(model=llama, items=[item], benchmark=LETTERS)
-    want = [sum(plain_logprobs(llama, letter_prompt(item, LETTERS.instruction), f" {w}")) for w in item.options]
-    assert got.predictions[0].logprobs == pytest.approx(want, abs=1e-5)
+    prompt = question(item, instruction=LETTERS.instruction)
+    prediction = got.predictions[0]
+    for word, texts, told in zip(item.options, prediction.form_texts, prediction.forms, strict=True):
+        assert texts == (f" {word}", f" {word.capitalize()}", word, word.capitalize())
+        assert told == pytest.approx([sum(plain_logprobs(llama, prompt, text)) for text in texts], abs=1e-5)
+    assert prediction.logprobs == pytest.approx([summed(values) for values in prediction.forms])
     assert got.notes == ("items whose answers share their first token, judged by all of their tokens: 1",)
 
 
@@ -139,8 +175,8 @@ def test_answers_that_merge_with_the_prompts_end(llama: Path):
         return [sum(map(ord, text[i : i + 2])) for i in range(0, len(text), 2)]
 
     item = Item(id="1", prompt="abc", options=("s", "tt"), gold=0)
-    got = request(dataclasses.replace(loaded, encode=encode), item, mode="cloze")
-    assert got.prefix == encode("ab") and got.tails == (encode("c s"), encode("c tt"))
+    got = asked(dataclasses.replace(loaded, encode=encode), item, "cloze").ask
+    assert got.ids == encode("ab") and got.tails == (encode("c s"), encode("c tt"))
 
 
 # --- a known right answer
@@ -195,7 +231,7 @@ def test_a_letter_planted_in_the_output_is_chosen(tmp_path: Path, tokenizer_fold
     assert len(set(ids.values())) == 4
     items = [dataclasses.replace(item, gold=i % 4) for i, item in enumerate(make_items(8))]
     with torch.no_grad():
-        text = letter_prompt(items[0], LETTERS.instruction)
+        text = question(items[0], instruction=LETTERS.instruction)
         state = model.model(torch.tensor([tok.encode(text)])).last_hidden_state[0, -1]
         for letter, number in ids.items():
             model.lm_head.weight[number] = state if letter == "C" else -state
@@ -227,16 +263,17 @@ def test_a_long_context_loses_its_middle_and_the_score_says_so(llama: Path):
         id="1", question="Does Brolax help?", context=f"Brolax first. {middle}Kimoden last.", options=("yes", "no"),
         gold=0, listed=False,
     )  # fmt: skip
-    asked = request(loaded, item, mode="letter", instruction=LETTERS.instruction)
-    text = loaded.decode(asked.prefix)
-    assert asked.cut == "context" and 200 < len(asked.prefix) <= 256
-    assert text.startswith("Reply with the letter.") and text.endswith("Question: Does Brolax help?\nAnswer:")
+    made = asked(loaded, item, "letter")
+    text = loaded.decode(made.ask.ids)
+    assert made.cut == "context" and 200 < len(made.ask.ids) <= 256
+    assert text.startswith(LETTERS.instruction) and text.endswith("Question: Does Brolax help?\nAnswer:")
     assert "Context: Brolax first." in text and " ... " in text and "Kimoden last." in text
     got = score(model=loaded, items=[item, make_items(1)[0]], benchmark=LETTERS)
     assert (got.cut_contexts, got.cut_prompts) == (1, 0)
     assert got.notes == ("contexts longer than the model's window of 256 tokens, their middle left out: 1",)
     same = dataclasses.replace(item, context=text.split("Context: ")[1].split("\n\nQuestion")[0])
-    assert score(model=loaded, items=[same], benchmark=LETTERS).predictions[0].logprobs == got.predictions[0].logprobs
+    again = score(model=loaded, items=[same], benchmark=LETTERS)
+    assert again.predictions[0].logprobs == pytest.approx(got.predictions[0].logprobs, abs=1e-5)
 
 
 def test_a_question_longer_than_the_window_loses_its_beginning(llama: Path):
@@ -244,9 +281,9 @@ def test_a_question_longer_than_the_window_loses_its_beginning(llama: Path):
     item = dataclasses.replace(
         make_items(1)[0], question="Kimoden and water. " * 80 + "What may Brolax cause?", context="x " * 99
     )
-    asked = request(loaded, item, mode="letter")
-    assert asked.cut == "prompt" and len(asked.prefix) == 256
-    assert loaded.decode(asked.prefix).endswith(letter_prompt(item)[-80:])
+    made = asked(loaded, item, "letter")
+    assert made.cut == "prompt" and len(made.ask.ids) == 256
+    assert loaded.decode(made.ask.ids).endswith(question(item)[-80:])
     got = score(model=loaded, items=[item], benchmark=LETTERS, bos=True)
     assert got.cut_prompts == 1 and "their beginning cut: 1" in got.notes[0]
 
@@ -256,17 +293,16 @@ def test_positions_are_used_to_the_last(llama: Path):
     loaded = load_model(llama)
     item = Item(id="1", prompt="water", options=("tremor", "cough"), gold=0)
     need = len(loaded.encode("water tremor cough"))
+    longer = dataclasses.replace(item, options=("tremor cough", "cough"))
     full = dataclasses.replace(loaded, window=need - 1)
-    assert request(full, dataclasses.replace(item, options=("tremor cough", "cough")), mode="cloze").cut == ""
+    assert asked(full, longer, "cloze").cut == ""
     tight = dataclasses.replace(loaded, window=need - 2)
-    tails = request(loaded, dataclasses.replace(item, options=("tremor cough", "cough")), mode="cloze").tails
+    tails = asked(loaded, longer, "cloze").ask.tails
     if len(loaded.encode("water")) > 1:
-        assert (
-            request(tight, dataclasses.replace(item, options=("tremor cough", "cough")), mode="cloze").cut == "prompt"
-        )
+        assert asked(tight, longer, "cloze").cut == "prompt"
     tiny = dataclasses.replace(loaded, window=max(map(len, tails)) - 1)
     with pytest.raises(DataError, match="longer than the model's window"):
-        request(tiny, dataclasses.replace(item, options=("tremor cough", "cough")), mode="cloze")
+        asked(tiny, longer, "cloze")
 
 
 # --- what the score says
@@ -275,7 +311,11 @@ def test_positions_are_used_to_the_last(llama: Path):
 def test_groups_interval_and_limit(llama: Path):
     items, loaded = make_items(30), load_model(llama, name="mine")
     got = score(
-        model=loaded, items=items, benchmark=dataclasses.replace(LETTERS, size=99, paper="MedQA-4"), limit=20, seed=3
+        model=loaded,
+        items=items,
+        benchmark=dataclasses.replace(LETTERS, size=99, paper="MedQA-4"),
+        limit=20,
+        limit_seed=3,
     )
     assert (got.n, got.model, got.paper, got.chance) == (20, "mine", "MedQA-4", 0.25)
     assert got.accuracy == got.correct / 20
@@ -287,8 +327,8 @@ def test_groups_interval_and_limit(llama: Path):
     )
     assert "30 items, where the whole test split of Letters has 99" in got.notes[0]
     assert "20 of 30 items, drawn at random with seed 3" in got.notes[1]
-    again = score(model=loaded, items=items, benchmark=LETTERS, limit=20, seed=3)
-    other = score(model=loaded, items=items, benchmark=LETTERS, limit=20, seed=4)
+    again = score(model=loaded, items=items, benchmark=LETTERS, limit=20, limit_seed=3)
+    other = score(model=loaded, items=items, benchmark=LETTERS, limit=20, limit_seed=4)
     ids = [[p.id for p in s.predictions] for s in (got, again, other)]
     assert ids[0] == ids[1] != ids[2]
     assert [i.id for i in items if i.id in ids[0]] == ids[0]
@@ -316,6 +356,8 @@ def test_written_files(llama: Path, tmp_path: Path):
     rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 10 and [r["benchmark"] for r in rows] == ["letters"] * 5 + ["cloze"] * 5
     assert rows[0]["logprobs"] == list(scores[0].predictions[0].logprobs)
+    assert (rows[0]["shots"], rows[0]["seed"], rows[0]["valid"]) == (0, 0, True)
+    assert [len(r["prompt_sha256"]) for r in rows] == [64] * 10
     assert "sums" in rows[-1] and "sums" not in rows[0]
 
 
@@ -346,7 +388,7 @@ def test_weights_that_are_not_numbers(llama_copy: Path, benchmark):
     tensors = load_file(llama_copy / "model.safetensors")
     tensors["model.norm.weight"][3] = float("nan")
     save_file(tensors, llama_copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match="not finite numbers at item 'q0'"):
+    with pytest.raises(CheckpointError, match="not finite numbers at item 'q[012]'"):
         score(model=llama_copy, items=make_items(3), benchmark=benchmark)
 
 

@@ -1,13 +1,14 @@
 """A Hugging Face model made ready to score: checked, loaded, nothing unpickled, nothing fetched.
 
 Decides whether transformers gets all that it asks for; leaves the files themselves to `toolkit.hf_folder` and what is
-computed with the model to `engine`.
+computed with the model to `engines`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from toolkit.hf_folder import AGAIN, CONFIG, INDEX, Stored
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A causal language model in memory. `window` is its number of positions (None: it states none)."""
+    """A causal language model in memory. `vocab_size` are the rows of its embeddings, of which the first `pieces` are
+    tokens; `window` is its number of positions (None: it states none)."""
 
     name: str
     model: Any
@@ -28,10 +30,18 @@ class LoadedModel:
     decode: Callable[[Sequence[int]], str]
     bos_id: int | None
     vocab_size: int
+    pieces: int
     window: int | None
     device: str
     dtype: str
+    folder: Path
     notes: tuple[str, ...] = ()
+
+
+def named(folder: Path) -> str:
+    """What a model is called that has no other name: its folder, or the one above where that is plain `hf`."""
+    whole = folder.resolve()
+    return whole.parent.name if whole.name == "hf" and whole.parent.name else whole.name
 
 
 def check_hf(folder: str | Path) -> dict[str, tuple[int, ...]]:
@@ -73,6 +83,8 @@ def load_model(folder: str | Path, *, name: str | None = None) -> LoadedModel:
     """
     folder = Path(folder)
     check_hf(folder)
+    # torch says it while it is imported, and nobody who scores can do anything about it.
+    warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     try:
         import torch
         import transformers
@@ -102,7 +114,7 @@ def load_model(folder: str | Path, *, name: str | None = None) -> LoadedModel:
                 first = sorted(key if isinstance(key, str) else key[0] for key in keys)[0]
                 more = f" ({len(keys)} in all)" if len(keys) > 1 else ""
                 raise CheckpointError(f"the tensor '{first}' {fault}{more}", where=folder, do=AGAIN)
-        encode, decode, bos_id, pieces = _tokenizer(folder, transformers, safe)
+        encode, decode, bos_id, pieces = tokenizer_of(folder)
     rows = model.get_input_embeddings().weight.shape[0]
     if pieces > rows:
         why = f"{pieces} tokens, and {rows} rows of embeddings"
@@ -111,28 +123,33 @@ def load_model(folder: str | Path, *, name: str | None = None) -> LoadedModel:
         model = model.to("cuda")
     unused = len(info["unexpected_keys"])
     return LoadedModel(
-        name=name or folder.resolve().name,
+        name=name or named(folder),
         model=model.eval(),
         encode=encode,
         decode=decode,
         bos_id=bos_id,
         vocab_size=rows,
+        pieces=pieces,
         window=getattr(model.config, "max_position_embeddings", None),
         device="cuda" if cuda else "cpu",
         dtype=str(dtype).removeprefix("torch."),
+        folder=folder,
         notes=(f"tensors in the files that are no part of the model: {unused}",) if unused else (),
     )
 
 
-def _tokenizer(folder: Path, transformers: Any, safe: dict[str, bool]) -> tuple[Any, Any, int | None, int]:
-    """(encode, decode, bos id, number of tokens); encode adds no special tokens."""
+def tokenizer_of(folder: str | Path) -> tuple[Any, Any, int | None, int]:
+    """(encode, decode, bos id, number of tokens); encode adds no special tokens. Raises DataError."""
+    folder = Path(folder)
     if (folder / "tokenizer.model").is_file():
         from toolkit import tokenizer
 
         own = tokenizer.load(folder)
         return own.encode, own.decode, own.bos_id if own.bos_id >= 0 else None, own.vocab_size
+    import transformers
+
     try:
-        hf = transformers.AutoTokenizer.from_pretrained(folder, **safe)
+        hf = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as err:
         why = " ".join(str(err).split())[:300]
         raise DataError("no tokenizer in the model's folder", where=folder, why=why, do=AGAIN) from err

@@ -13,7 +13,8 @@ class Item:
     """`question` (exam style) or `prompt` (a beginning that an option completes), never both empty.
 
     `gold` indexes `options`. `listed` says that the options are printed in the prompt under letters; when it is
-    false (yes, no, maybe) the options themselves are the answers.
+    false (yes, no, maybe) the options themselves are the answers. `explanation` is why the answer is right, where the
+    file says it. `source_index` is the row's place in its own file, from 0.
     """
 
     id: str
@@ -24,6 +25,8 @@ class Item:
     context: str = ""
     group: str = ""
     listed: bool = True
+    explanation: str = ""
+    source_index: int = -1
 
     @property
     def labels(self) -> tuple[str, ...]:

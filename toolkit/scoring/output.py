@@ -1,11 +1,10 @@
 """Scores as files: written, read again, and put together of several folders without a change to any number.
 
-Decides the two files' form; leaves what the numbers mean to `evaluate`.
+Decides the two files' form; leaves what the numbers mean to `scores`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,26 +13,29 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import files
 from toolkit.errors import DataError
+from toolkit.scoring.scores import over_seeds
 
 if TYPE_CHECKING:
-    from toolkit.scoring.evaluate import Score
+    from toolkit.scoring.scores import Score
 
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
+HEAD = ("model", "benchmark", "mode", "shots", "seed")
+"""What a line of predictions says of the score that it belongs to."""
 
 
 def write(folder: str | Path, scores: Sequence[Score]) -> None:
     """`scores.json` (a list) and `predictions.jsonl` (a line an item) in `folder`, each whole or not at all.
 
-    Raises DiskFull.
+    Where there are several seeds the list ends with a row for them together, which has `seeds`. Raises DiskFull.
     """
     folder = Path(folder)
     with files.atomic_write(folder / PREDICTIONS) as handle:
         for result in scores:
-            head = {"model": result.model, "benchmark": result.benchmark, "mode": result.mode}
+            head = {key: getattr(result, key) for key in HEAD}
             for prediction in result.predictions:
-                row = head | {key: value for key, value in dataclasses.asdict(prediction).items() if value != ()}
-                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
-    files.write_json(folder / SCORES, [result.as_dict() for result in scores])
+                handle.write(json.dumps(head | prediction.as_dict(), ensure_ascii=False) + "\n")
+    rows = [result.as_dict() for result in scores]
+    files.write_json(folder / SCORES, rows + over_seeds(rows))
 
 
 def read(folder: str | Path) -> list[dict[str, Any]]:
@@ -44,7 +46,7 @@ def read(folder: str | Path) -> list[dict[str, Any]]:
     folder = Path(folder)
     try:
         scores = files.read_json(folder / SCORES)
-        expected = sum(score["n"] for score in scores)
+        expected = sum(score["n"] for score in scores if "seeds" not in score)
         with open(folder / PREDICTIONS, "rb") as lines:
             found = sum(line.endswith(b"\n") for line in lines)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as err:
@@ -59,7 +61,9 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> list[dict[str, Any]
 
     Raises as `read`, and DiskFull.
     """
-    out, scores = Path(out), [score for folder in folders for score in read(folder)]
+    out = Path(out)
+    scores = [score for folder in folders for score in read(folder) if "seeds" not in score]
+    scores += over_seeds(scores)
     with files.atomic_write(out / PREDICTIONS, "wb") as whole:
         for folder in folders:
             with open(Path(folder) / PREDICTIONS, "rb") as piece:

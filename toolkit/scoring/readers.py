@@ -1,19 +1,19 @@
-"""Rows out of benchmark files: JSON lines, a JSON array, a JSON object by id, CSV without a header.
+"""Rows out of benchmark files: JSON lines, a JSON array, a JSON object by id, CSV with and without a header, parquet.
 
 Decides what a well-formed file is and where in it a fault lies; leaves the meaning of the fields to `benchmarks`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import DataError
+from toolkit.cells import csv_rows as cells_of
+from toolkit.errors import DataError, MissingPackage
 
+_PARQUET = b"PAR1"  # the first and last four bytes of every parquet file
 _AGAIN = "fetch or make the file again"
 
 
@@ -33,6 +33,69 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise DataError("the benchmark file is empty", where=path, do=_AGAIN)
     return text
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the file says that it is one, by its name or its first bytes."""
+    if path.suffix == ".parquet":
+        return True
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(4) == _PARQUET
+    except OSError:
+        return False  # whoever reads it says what is wrong
+
+
+def table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) of a file of records, each by its column names: parquet, CSV with a header (`.csv`), else JSON."""
+    if is_parquet(path):
+        yield from _parquet_rows(path)
+    elif path.suffix == ".csv":
+        yield from _header_rows(path)
+    else:
+        yield from json_rows(path)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise DataError("no such benchmark file", where=path, do="give the benchmark's own file or folder") from None
+    except OSError as err:
+        raise DataError(f"cannot be read: {err.strerror}", where=path) from err
+    if not size:
+        raise DataError("the benchmark file is empty", where=path, do=_AGAIN)
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as err:
+        raise MissingPackage("reading parquet needs pyarrow", where=path, do="install the extra 'data'") from err
+    try:
+        with parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path} row {number}", row
+    except (pyarrow.ArrowException, OSError, ValueError) as err:
+        why = " ".join(str(err).split())[:200]
+        raise DataError("is not a readable parquet file", where=path, why=why, do=_AGAIN) from None
+
+
+def _header_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    names: list[str] | None = None
+    for where, cells in cells_of(path, read_text(path)):
+        if names is None:
+            names = [cell.strip() for cell in cells]
+            if len(set(names)) < len(names) or not all(names):
+                raise DataError("the header names a column twice or not at all", where=where, why=f"{names}"[:200])
+        elif len(cells) != len(names):
+            why = f"{len(cells)} cells, where the header has {len(names)}"
+            raise DataError(
+                "the row does not fit the header", where=where, why=why, do=f"it may be cut short: {_AGAIN}"
+            )
+        else:
+            yield where, dict(zip(names, cells, strict=True))
 
 
 def _parse(text: str, where: str, **options: Any) -> Any:
@@ -86,17 +149,7 @@ def json_by_id(path: Path) -> Iterator[tuple[str, str, Any]]:
 
 def csv_rows(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:
     """(where, cells) of a CSV file without header, each row of exactly `columns` cells."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as err:
-            raise DataError("is not valid CSV", where=f"{path}:{reader.line_num}", why=str(err), do=_AGAIN) from None
-        where = f"{path}:{reader.line_num}"
-        if not cells:
-            continue
+    for where, cells in cells_of(path, read_text(path)):
         if len(cells) != columns:
             why = f"{len(cells)} cells, {columns} expected: the question, the options, the answer's letter"
             raise DataError("the row is not a question of this benchmark", where=where, why=why)

@@ -1,0 +1,154 @@
+"""What a model wrote as plain text: without thoughts, markup and look-alike letters, and in pieces by question.
+
+Decides what is decoration and where a new question begins; leaves what is an answer to `statements` and `extract`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Letters of other alphabets that stand for a Latin one when they stand alone, and boxed letters of emoji sets.
+_ALIKE = dict(zip("АВСЕНІЈΑΒΕΗΙ", "ABCEHIJABEHI", strict=True)) | {"🅰": "A", "🅱": "B", "🅲": "C", "🅳": "D", "🅴": "E"}
+_ALONE = re.compile(rf"(?<!\w)[{''.join(_ALIKE)}]\ufe0f?(?!\w)")
+_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "′": "'", "：": ":"}) | {
+    ord(c): None for c in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"
+}
+_QUOTES |= {
+    ord("【"): "[",
+    ord("】"): "]",
+    ord("「"): '"',
+    ord("」"): '"',
+    ord("。"): ".",
+    ord("，"): ",",
+    ord("、"): ",",
+}
+
+# What opens and closes a thought; the answer is what follows the last that closes.
+_CLOSE = (
+    "</think>",
+    "</thinking>",
+    "</thought>",
+    "</reasoning>",
+    "</scratchpad>",
+    "</analysis>",
+    "<unused95>",
+    "◁/think▷",
+)
+_CLOSE += ("<|end_of_thought|>", "[/think]", "<|channel|>final<|message|>", "assistantfinal")
+_OPEN = ("<think>", "<thinking>", "<unused94>", "◁think▷", "<|begin_of_thought|>", "[think]", "<|channel|>analysis")
+_OPEN += ("<thought>", "<scratchpad>")
+_STOP = re.compile(
+    r"<\|(?:im_end|eot_id|end_of_text|endoftext|end|eom_id|im_start|start_header_id|user|return)\|>"
+    r"|</s>|<end_of_turn>|<start_of_turn>user|\[INST\]|<\|end▁of▁sentence\|>|<｜end▁of▁sentence｜>",
+)
+_LEAD = re.compile(
+    r"\s*(?:<\|[a-z_]+\|>\s*(?:assistant|answer|final)?|<s>|\[/INST\]|<start_of_turn>\s*model|(?:assistant|AI|bot|"
+    r"Response)\s*:)\s*",
+    re.IGNORECASE,
+)
+_TAGGED = re.compile(r"<\s*(?:final[_ ]?)?(?:answer|choice|option|ans)\s*>", re.IGNORECASE)
+_LETTER_TAG = re.compile(r"<([A-J])>")
+_TAG = re.compile(r"</?[a-zA-Z_][\w-]{0,20}\s*/?>")
+_LATEX_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|mathrm|mathbf|mathsf|mathit|mbox|bf|rm|textsf|texttt|fbox)\s*\{([^{}]*)\}"
+)
+_BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}|\\boxed\s+(\w)")
+_LATEX_REST = re.compile(r"\\[()\[\]]|\$")
+
+# Each begins with a literal character, which keeps the search fast.
+_WORD = r"(?:(?:[Nn]ext|[Nn]ew|[Mm]edical|[Ss]ample|[Pp]ractice|[Aa]nother|[Ee]xample|[Tt]est|[Ff]ollow-up)\s+)?"
+_ASKS = (
+    rf"[ \t>#\d.)-]*{_WORD}(?:QUESTION|Question|question|Problem|PROBLEM|Example)\s*(?:#?\s*\d+)?\s*(?::|\.?\s*\n)"
+    r"|[ \t]*Q\s*\d*\s*[:.)](?!\s*[A-Ja-j]\b)"
+)
+_PART = r"[ \t]*(?:Context|Abstract|Instructions?|User|Human|Input|Passage)\s*:"
+_LINE = re.compile(rf"\n(?:(?P<asks>{_ASKS})|{_PART})")
+_BEGIN = re.compile(_ASKS)
+_HEADING = re.compile(
+    rf"(?<!#)#{{1,6}}(?!#)\s{{0,9}}{_WORD}(?:(?P<asks>Question|Problem|Case|Example)|Instructions?|Input|Human|User|"
+    rf"Task|Context)\b"
+)
+_INLINE = re.compile(r"Question\s*\d*\s*:")
+_STOPPED = re.compile(
+    r"(?<!#)###+(?![ \t]*(?:The )?(?:Final|FINAL|Answer|ANSWER|Conclusion|Correct|Solution|Response|Decision|Summary|"
+    r"[A-Z]\w+ [Aa]nswer))"
+)
+_VIGNETTE = re.compile(r"\n\s*\n\s*(?:\d+[.)]\s*)?An? \d{1,3}[- ](?:year|month|week|day)s?[- ]old")
+
+
+def plain(text: str) -> tuple[str, str]:
+    """`text` without thoughts, end tokens, markup and look-alikes, and why nothing is left ("" when something is)."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
+        text = _ALONE.sub(lambda match: _ALIKE[match[0][0]], text)
+    if "<" in text or "[" in text or "◁" in text or "assistantfinal" in text:
+        text, why = _unwrapped(text)
+        if why:
+            return "", why
+    if "*" in text:
+        text = text.replace("*", "")
+    if "`" in text:
+        text = text.replace("`", "")
+    if "__" in text:
+        text = text.replace("__", "")
+    if "\\" in text or "$" in text:
+        text = _without_latex(text)
+    return text, ""
+
+
+def _unwrapped(text: str) -> tuple[str, str]:
+    low = text.lower()
+    at, mark = max((low.rfind(mark), mark) for mark in _CLOSE)
+    if at >= 0:
+        text = text[at + len(mark) :]
+        if not text.strip():
+            return "", "nothing after the thought"
+    elif any(mark in low for mark in _OPEN):
+        return "", "cut short within the thought"
+    while lead := _LEAD.match(text):
+        text = text[lead.end() :]
+    stop = _STOP.search(text)
+    if stop and text[: stop.start()].strip():
+        text = text[: stop.start()]
+    text = _TAGGED.sub("\nFinal answer: ", text)
+    text = _LETTER_TAG.sub(lambda match: match[0] if f"</{match[1]}>" in text else match[1], text)
+    return _TAG.sub(lambda match: "\n" if match[0].lower() in ("<br>", "<br/>", "</p>", "</answer>") else "", text), ""
+
+
+def _without_latex(text: str) -> str:
+    for _ in range(3):  # they nest: \boxed{\text{\textbf{C}}}
+        fewer = _LATEX_TEXT.sub(r"\1", text)
+        if fewer == text:
+            break
+        text = fewer
+    text = _BOXED.sub(_boxed, text)
+    return _LATEX_REST.sub("", text).replace("\\n", "\n").replace('\\"', '"')
+
+
+def _boxed(match: re.Match[str]) -> str:
+    """What is in the box, with words that say what it is unless these stand before it."""
+    before = match.string[max(0, match.start() - 12) : match.start()].rstrip(" $([{\\\n")
+    return f" {match[1] or match[2]}" if before.endswith((" is", ":")) else f" Final answer: {match[1] or match[2]}\n"
+
+
+def breaks(text: str) -> list[tuple[int, str]]:
+    """Where something else may begin, in order: (position, kind).
+
+    `question` is a new question, `part` another part of a prompt, `stop` the mark that ends an answer, `vignette` a
+    paragraph that begins as exam questions do.
+    """
+    found = []
+    if "\n" in text:
+        found = [(match.start(), "question" if match["asks"] else "part") for match in _LINE.finditer(text)]
+    if _BEGIN.match(text):
+        found.append((0, "question"))
+    if "#" in text:
+        found += [(match.start(), "question" if match["asks"] else "part") for match in _HEADING.finditer(text)]
+    if "Question" in text:
+        found += [(m.start(), "question") for m in _INLINE.finditer(text) if text[m.start() - 1 : m.start()].isspace()]
+    if "###" in text:
+        found += [(match.start(), "stop") for match in _STOPPED.finditer(text)]
+    if "\n" in text and ("-old" in text or " old" in text):
+        found += [(match.start(), "vignette") for match in _VIGNETTE.finditer(text)]
+    return sorted(found)
