@@ -35,11 +35,11 @@ def test_laws(
         model=dataclasses.replace(base.model, base_vocab=vocab, extra_tokens=extra),
         parallel=dataclasses.replace(base.parallel, tp=tp, pp=pp, cp=cp, sequence=tp > 1),
         train=dataclasses.replace(base.train, micro_batch=micro, global_batch=micro * dp * accumulate),
-        cluster=dataclasses.replace(base.cluster, nodes=tp * pp, devices_per_node=cp * dp),
+        cluster=dataclasses.replace(base.cluster, nodes=pp * cp * dp, devices_per_node=tp),
     )
     rules.check(recipe)
     facts = layout(recipe)
-    assert facts.world == facts.tp * facts.pp * facts.cp * facts.dp == recipe.cluster.nodes * cp * dp
+    assert facts.world == facts.tp * facts.pp * facts.cp * facts.dp == recipe.cluster.nodes * tp
     assert facts.dp == dp
     assert facts.micro_batches * micro * facts.dp == recipe.train.global_batch
     assert facts.tokens_per_step == recipe.train.global_batch * recipe.train.seq_length
@@ -113,7 +113,7 @@ def test_steps_of_the_demo() -> None:
     [
         ("demo", [], {"corpus": 1, "shards": 1, "score": 3}),
         ("demo", ["data.shard_parts=12"], {"corpus": 1, "shards": 12, "score": 3}),
-        ("demo", ["+corpus.sources.notes={kind: jsonl, path: /n}"], {"corpus": 2, "shards": 1, "score": 3}),
+        ("demo", ["corpus.tasks=8"], {"corpus": 8, "shards": 1, "score": 3}),
         ("demo", ["stages=[corpus,base,score]"], {"corpus": 1, "score": 1}),
         ("demo", ["stages=[corpus,score]", "~corpus.sources.world", "model.base=null"], {"corpus": 1, "score": 1}),
         ("pretrain_70b", ["stages=[pretrain,export,score]", "model.base=null"], {"score": 1}),

@@ -41,7 +41,7 @@ def refusal(name: str, *overrides: str) -> RecipeError:
         ("~model", "'model' cannot be left out", "model=CHOICE"),
         ("benchmark=medqa4", "'benchmark' is not chosen like this", "score.benchmarks=[...]"),
         ("score.benchmarks=[demo_clze]", "unknown benchmark 'demo_clze' in score.benchmarks", "'demo_cloze'"),
-        ("finetune.benchmark=medqa5", "unknown benchmark 'medqa5' in finetune.benchmark", "'medqa4'"),
+        ("finetune.benchmark=medqa5", "unknown benchmark 'medqa5' in finetune.benchmark", "'medqa'"),
         ("stages=[corpus,corups]", "unknown stage 'corups'", "did you mean 'corpus'?"),
         ("~train.lr", "'train.lr' is missing", "train.lr="),
         # wrong types
@@ -80,7 +80,11 @@ def refusal(name: str, *overrides: str) -> RecipeError:
         ("watch.mlflow=[x]", "'watch.mlflow' must be a mapping", ""),
         ("cluster.pue=nan", "'cluster.pue' must be a finite number", ""),
         ("cluster.peak_tflops=fast", "'cluster.peak_tflops' must be a number", ""),
-        ("corpus.sources.world.kind=pdf", "'corpus.sources.world.kind' is 'pdf' (str)", "valid: jats, jsonl, world"),
+        (
+            "corpus.sources.world.kind=pdf",
+            "'corpus.sources.world.kind' is 'pdf' (str)",
+            "valid: abstracts, guidelines, jats, jsonl, pmc",
+        ),
         ("runs=null", "'runs' must be text, not null", ""),
         # what would need a shell, a sweep or the environment
         ("train.steps=1,2", "'train.steps=1,2' gives several values", "train.steps=[a,b]"),
@@ -206,6 +210,11 @@ def test_text_that_only_looks_dangerous_stays_text() -> None:
         (["train.valid_batches=0"], "train.valid_batches is 0", "command line"),
         (["parallel.tp=-1"], "parallel.tp is -1", "command line"),
         (["score.limit=0"], "score.limit is 0", "command line"),
+        (["score.shots=-1"], "score.shots=-1 must be at least 0", "command line"),
+        (["score.shots=3", "score.seeds=[432,432]"], "score.seeds has 432 twice", "command line"),
+        (["score.seeds=[1,2]"], "nothing is drawn by them", "command line"),
+        (["score.train_paths={medqa: x}"], "score.train_paths.medqa: score.benchmarks does not name it", "demo.yaml"),
+        (["score.modes=[sc_cot]", "score.temperature=11"], "must be from 0 to 10", "command line"),
         (["data.workers=-1"], "data.workers=-1 must be at least 0", "command line"),
         (
             ["data.reset_attention=true", "data.append_eod=false"],
@@ -270,6 +279,23 @@ def test_what_cannot_go_together(overrides: list[str], what: str, where: str) ->
     err = refusal("demo", *overrides)
     assert what in err.what, err.what
     assert err.where.startswith(where), err.where
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "kept"),
+    [
+        ("nightly", ["cluster=local", "container=none"], ""),
+        ("pretrain_70b", ["cluster.nodes=1"], "score"),
+        ("pretrain_70b", ["parallel.cp=2"], "pretrain"),
+        ("pretrain_70b", ["parallel.pp=2", "finetune.micro_batch=3"], "pretrain"),
+        ("pretrain_70b", ["parallel.pp=2", "train.micro_batch=512"], "finetune"),
+    ],
+)
+def test_what_no_stage_of_the_recipe_needs_is_not_asked(recipe: str, given: list[str], kept: str) -> None:
+    """A layout, where nothing trains; of a training that is left out, its batch."""
+    assert compose(recipe, [*given, f"stages=[{kept}]"] if kept else given).recipe.stages
+    if kept:
+        assert "parallel." in refusal(recipe, *given).what or "micro_batch" in refusal(recipe, *given).what
 
 
 def test_the_nearest_batch_is_offered() -> None:

@@ -10,7 +10,10 @@ from toolkit.recipe.schema import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """`world` = tp x pp x cp x dp ranks; batches in sequences; `vocab` is true, `vocab_padded` what Megatron holds."""
+    """`world` = tp x pp x cp x dp ranks; batches in sequences; `vocab` is true, `vocab_padded` what Megatron holds.
+
+    Of a recipe without a training, which needs to fit no site, `world` is the site's, and `dp` at least 1.
+    """
 
     world: int
     nodes: int
@@ -37,7 +40,7 @@ def shape(recipe: Recipe) -> Shape:
 def layout(recipe: Recipe) -> Layout:
     par, train, cluster, model = recipe.parallel, recipe.train, recipe.cluster, shape(recipe)
     world = cluster.nodes * cluster.devices_per_node
-    dp = world // (par.tp * par.pp * par.cp)
+    dp = max(1, world // (par.tp * par.pp * par.cp))
     tokens = train.global_batch * train.seq_length
     return Layout(
         world=world,

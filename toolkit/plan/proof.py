@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from toolkit.plan import parameters
 from toolkit.plan.layout import layout, shape
 from toolkit.recipe.schema import Recipe
 
@@ -41,19 +42,14 @@ def _differences(recipe: Recipe, found: Mapping[str, Any]) -> Iterator[str]:
     yield from _unlike("parameters of the whole model", found["parameters"], padded.parameters)
     for name, size in (("tp", par.tp), ("pp", par.pp), ("cp", par.cp), ("dp", facts.dp)):
         yield from _unlike(f"ranks in rank 0's {name} group", len(found["groups"][name]), size)
-    matrices, hidden = padded.layer_parameters - 2 * padded.hidden, padded.hidden
-    rows = padded.vocab * hidden // par.tp
+    stages = parameters.of_recipe(recipe)
     for one in found["ranks"]:
-        first, last = one["pp"] == 0, one["pp"] == par.pp - 1
-        layers = stage_layers(recipe, one["pp"])
-        count = sum(map(len, layers))
-        who = f"rank {one['rank']}"
-        yield from _unlike(f"{who}: layers", one["layers"], layers)
-        yield from _unlike(f"{who}: embedding", one["embedding"], first)
-        yield from _unlike(f"{who}: head", one["head"], last)
-        sharded = count * matrices // par.tp + rows * (first + last)
-        yield from _unlike(f"{who}: parameters of its own", one["sharded"], sharded)
-        yield from _unlike(f"{who}: parameters as on all tensor ranks", one["repeated"], hidden * (2 * count + last))
+        planned, who = stages[one["pp"]], f"rank {one['rank']}"
+        yield from _unlike(f"{who}: layers", one["layers"], stage_layers(recipe, one["pp"]))
+        yield from _unlike(f"{who}: embedding", one["embedding"], planned.embedding)
+        yield from _unlike(f"{who}: head", one["head"], planned.head)
+        yield from _unlike(f"{who}: parameters of its own", one["sharded"], planned.sharded)
+        yield from _unlike(f"{who}: parameters as on all tensor ranks", one["repeated"], planned.repeated)
     yield from _shards(recipe, found["ranks"])
 
 

@@ -75,8 +75,8 @@ def check(asked: Room, train: Train, *, where: Path, free_bytes: int, there_byte
     if asked.needed_bytes > available:
         fit = max(0, available // each)
         raise PlanRefused(
-            f"{asked.at_once} checkpoints of {_gb(each)} need {_gb(asked.needed_bytes)}, and there is room for "
-            f"{_gb(available)}",
+            f"{asked.at_once} checkpoints of {gb(each)} need {gb(asked.needed_bytes)}, and there is room for "
+            f"{gb(available)}",
             where=where,
             why=f"train.keep={train.keep} are kept while the next is written",
             do=f"{fit} would fit: make room, or give a smaller train.keep, or another folder by runs=",
@@ -85,12 +85,12 @@ def check(asked: Room, train: Train, *, where: Path, free_bytes: int, there_byte
     if asked.needed_bytes + ever > available:
         fit = (available - asked.needed_bytes) // each
         return (
-            f"warning: train.keep_every={train.keep_every} keeps {asked.for_ever} checkpoints for ever, {_gb(ever)}; "
+            f"warning: train.keep_every={train.keep_every} keeps {asked.for_ever} checkpoints for ever, {gb(ever)}; "
             f"after {fit} of them {where} is full"
         )
     return ""
 
 
-def _gb(count: int) -> str:
+def gb(count: int) -> str:
     """In GB of 10^9 bytes, as disks are sold; small ones in MB."""
     return f"{count / 1e9:,.0f} GB" if count >= 10**10 else f"{count / 1e6:,.1f} MB"

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit.plan.layout import layout
+from toolkit.plan.promise import Promise
 from toolkit.plan.stages import steps
 from toolkit.recipe import Recipe
 from toolkit.recipe.compose import Composed
+from toolkit.recipe.layout_rules import trains
 
 _SHOWN = [
     "model.name",
@@ -55,36 +57,40 @@ _SHOWN = [
 ]
 
 
-def plan_values(recipe: Recipe, missing: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What plan.json keeps."""
+def plan_values(recipe: Recipe, missing: Sequence[tuple[str, str]], found: Promise | None = None) -> dict[str, Any]:
+    """What plan.json keeps; without a promise where nothing could be predicted."""
     return {
         "recipe": recipe.name,
         "layout": dataclasses.asdict(layout(recipe)),
         "stages": [dataclasses.asdict(step) for step in steps(recipe)],
         "missing": [{"key": key, "why": why} for key, why in missing],
+        "promise": found and found.as_dict(),
     }
 
 
 def plan_text(composed: Composed, missing: Sequence[tuple[str, str]]) -> str:
     recipe, facts = composed.recipe, layout(composed.recipe)
     unit = "GPUs" if recipe.cluster.device == "gpu" else "processes"
-    lines = [
-        f"{recipe.name}: {recipe.title}",
-        "",
-        f"  {facts.world:,} {unit} on {facts.nodes} {'node' if facts.nodes == 1 else 'nodes'}   "
-        f"tp {facts.tp}  pp {facts.pp}  cp {facts.cp}  dp {facts.dp}   {facts.layers_per_stage} layers a stage",
-        f"  {facts.parameters:,} parameters   vocabulary {facts.vocab:,} padded to {facts.vocab_padded:,}",
-        f"  {recipe.train.steps:,} steps   {facts.tokens_per_step:,} tokens a step"
-        f"   {facts.micro_batches} micro-batches a step   {_tokens(facts.total_tokens)} tokens",
-        "",
-        "stages",
-    ]
+    lines = [f"{recipe.name}: {recipe.title}", ""]
+    keys = _SHOWN
+    if trains(recipe):
+        lines += [
+            f"  {facts.world:,} {unit} on {facts.nodes} {'node' if facts.nodes == 1 else 'nodes'}   "
+            f"tp {facts.tp}  pp {facts.pp}  cp {facts.cp}  dp {facts.dp}   {facts.layers_per_stage} layers a stage",
+            f"  {facts.parameters:,} parameters   vocabulary {facts.vocab:,} padded to {facts.vocab_padded:,}",
+            f"  {recipe.train.steps:,} steps   {facts.tokens_per_step:,} tokens a step"
+            f"   {facts.micro_batches} micro-batches a step   {_tokens(facts.total_tokens)} tokens",
+            "",
+        ]
+    else:
+        keys = [key for key in _SHOWN if not key.startswith(("parallel.", "train."))]
+    lines.append("stages")
     for number, step in enumerate(steps(recipe), 1):
         ranks = f"{step.processes} processes" if step.processes > 1 else "1 process"
         lines.append(f"  {number:>2} {step.id:<16} {ranks:<14} {step.what}")
     lines += ["", "values                                                  from"]
-    lines += [f"  {key:<31} {_show(_get(recipe, key)):<22} {composed.where(key)}" for key in _SHOWN]
-    shown = set(_SHOWN)
+    lines += [f"  {key:<31} {_show(_get(recipe, key)):<22} {composed.where(key)}" for key in keys]
+    shown = set(keys)
     lines += [
         f"  {key:<31} {_show(_get(recipe, key)):<22} {where}"
         for key, where in composed.origin.items()

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from toolkit import mixture
 from toolkit.errors import UsageError
 from toolkit.plan.layout import layout
-from toolkit.recipe.rules import TRAINING_STAGES
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.recipe.schema import Recipe
 
 
@@ -44,6 +45,7 @@ _WHAT = {
     "finetune": "supervised finetuning, loss on the answers",
     "score": "benchmarks for every HF model of the run",
     "report": "one page with curves, scores and manifest",
+    "night": "new checkpoints of watched trainings, scored and compared with the last good ones",
 }
 
 _PER_DEVICE = (*TRAINING_STAGES, "preflight")  # a process for every device; the others are one each
@@ -90,9 +92,10 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
 
 
 def _parts(recipe: Recipe, stage: str, needs: Sequence[str | None]) -> int:
-    """A part is a source of the corpus, a span of its text, or a model that is scored."""
+    """A part is a share of the corpus's files, one of the files that come of them, or a model that is scored."""
     models = sum(need in SCORED for need in needs) + (recipe.model.base is not None)
-    found = {"corpus": len(recipe.corpus.sources), "shards": recipe.data.shard_parts, "score": models}
+    found = {"corpus": recipe.corpus.tasks, "shards": recipe.data.shard_parts, "score": models}
+    found["night"] = len(recipe.night.checkpoints) if recipe.night else 0
     return max(1, found.get(stage, 1))
 
 
@@ -111,10 +114,13 @@ def missing_inputs(recipe: Recipe) -> list[tuple[str, str]]:
         missing += [
             (f"corpus.sources.{name}.path", "files of this subset")
             for name, source in recipe.corpus.sources.items()
-            if source.kind != "world" and source.path is None
+            if source.kind != "world" and not source.given
         ]
         if not recipe.corpus.sources:
             missing.append(("corpus.sources", "the stage corpus reads them"))
+        asked = recipe.corpus.decontaminate
+        if asked.mode != "off" and not (asked.benchmarks or recipe.score.paths or recipe.score.benchmarks):
+            missing.append(("corpus.decontaminate.benchmarks", "the files of the benchmarks that it is kept clear of"))
     needs_base = stages & {"base", "shards", "import", "export"}
     if needs_base and recipe.model.base is None:
         kept = "tokenizer.model" if recipe.model.family == "llama2" else "tokenizer.json"
@@ -133,10 +139,19 @@ def missing_inputs(recipe: Recipe) -> list[tuple[str, str]]:
         if stage in stages and not stages & {*producers} and not given:
             missing.append((key, f"stage {stage} needs it when stage {producers[0]} is left out"))
     if "finetune" in stages and recipe.finetune and recipe.finetune.path is None:
-        missing.append(("finetune.path", "training rows of the benchmark"))
+        names = mixture.parse(recipe.finetune.benchmark)
+        keys = ["finetune.path"] if len(names) == 1 else [f"finetune.paths.{name}" for name in names]
+        there = {f"finetune.paths.{name}" for name in recipe.finetune.paths}
+        left = [] if len(names) == 1 and there else [key for key in keys if key not in there]
+        missing += [(key, "training rows of the benchmark") for key in left]
     if "score" in stages and recipe.model.base is None and "export" not in stages:
         missing.append(("model.base", "HF folder of the model to score"))
-    if "score" in stages:
+    if "night" in stages:
+        if recipe.night is None or not recipe.night.watch:
+            missing.append(("night.watch", "runs or folders of checkpoints to watch"))
+        if not recipe.score.benchmarks:
+            missing.append(("score.benchmarks", "what checkpoints are scored on"))
+    if stages & {"score", "night"}:
         missing += [
             (f"score.paths.{b}", "the benchmark's file") for b in recipe.score.benchmarks if b not in recipe.score.paths
         ]

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from toolkit import files
+from toolkit import files, mixture
 from toolkit.errors import RecipeError, RunError, nearest
 from toolkit.recipe import rules
 from toolkit.recipe.schema import Recipe
@@ -176,7 +176,7 @@ def _known_benchmarks(recipe: Recipe, folder: Path) -> None:
     known = [p.stem for p in (folder / "benchmark").glob("*.yaml")]
     asked = [(f"score.benchmarks[{i}]", name) for i, name in enumerate(recipe.score.benchmarks)]
     if recipe.finetune is not None:
-        asked.append(("finetune.benchmark", recipe.finetune.benchmark))
+        asked += [("finetune.benchmark", name) for name in mixture.parse(recipe.finetune.benchmark)]
     for key, name in asked:
         if name not in known and not name.endswith((".yaml", ".yml")):  # a file of one's own is looked for by its job
             raise KeyProblem(key, f"unknown benchmark '{name}' in {key.partition('[')[0]}", nearest(name, known))

@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-STAGES = ("corpus", "base", "shards", "import", "preflight", "pretrain", "export", "finetune", "score", "report")
+from toolkit.cleaning import Decontamination, Duplicates, Filters
+
+STAGES = (
+    *("corpus", "base", "shards", "import", "preflight", "pretrain", "export", "finetune", "score", "report"),
+    "night",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,43 +109,93 @@ class Data:
     reset_attention: bool = False
     workers: int = 0  # loader processes per rank
     shard_workers: int = 1  # tokenizing processes
-    shard_parts: int = 1  # jobs that tokenize a share of the corpus each, where jobs can run side by side
+    shard_parts: int = 1  # jobs that tokenize a share of the corpus' files each, where jobs can run side by side
+    weights: Mapping[str, float] = field(default_factory=dict)  # shares of subsets; none: each document once an epoch
+    check_shards: Literal["changed", "all"] = "changed"  # which of them are read whole before a training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    kind: Literal["world", "jats", "jsonl"]
+    """Where a subset comes from: files or folders, the `kind` that names their reader, and `options` of that."""
+
+    kind: Literal["pmc", "jats", "s2orc", "abstracts", "guidelines", "replay", "jsonl", "world"]  # jats is pmc
     path: str | None = None
+    paths: tuple[str, ...] = ()  # further ones
     options: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None  # of documents that state none
+    valid_fraction: float | None = None  # else 0.05 of guidelines, none of replay, and the corpus's of the others
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """All of its files and folders."""
+        return (*(() if self.path is None else (self.path,)), *self.paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decontaminate(Decontamination):
+    """What is done about documents that hold questions of benchmarks, and which those are: name -> file."""
+
+    benchmarks: Mapping[str, str] = field(default_factory=dict)  # none: those of `score.paths`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Where documents come from. `sources` is keyed by subset."""
+    """Where documents come from, and what stays of them. `sources` is keyed by subset."""
 
     sources: Mapping[str, Source] = field(default_factory=dict)
     valid_fraction: float = 0.03
-    max_bad_fraction: float = 0.01
-    allow_noncommercial: bool = False
+    max_bad_fraction: float = 0.01  # of a source's rows
+    workers: int = 1  # processes of each job
+    tasks: int = 1  # jobs that read a share of the files each, where jobs can run side by side
+    markup: Literal["plain", "tags"] = "plain"  # tags: the paper's tokens around citations, figures, tables, formulas
+    tables: Literal["caption", "text"] = "caption"
+    upsample: bool = False  # the paper's trial: papers that weigh more stand in the corpus several times
+    filters: Filters = field(default_factory=Filters)
+    duplicates: Duplicates = field(default_factory=Duplicates)
+    decontaminate: Decontaminate = field(default_factory=Decontaminate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What earlier stages would have made, given from outside when they are not part of this recipe."""
 
-    corpus: str | None = None  # folder with train.jsonl and valid.jsonl
-    shards: str | None = None  # folder with train.bin/.idx, valid.bin/.idx and tokenizer/
+    corpus: str | None = None  # folder with train/*.jsonl.zst and valid/*.jsonl.zst, or train.jsonl and valid.jsonl
+    shards: str | None = None  # folder with blend.json (or train.bin/.idx and valid.bin/.idx) and tokenizer/
     checkpoint: str | None = None  # Megatron distributed checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune:
-    """Supervised finetuning on a benchmark's training rows; the rest of the training is the `train` section's."""
+class Lora:
+    """Low-rank adapters beside frozen weights. `modules` are Megatron's names."""
 
-    benchmark: str
+    rank: int = 16
+    alpha: int = 32  # the adapter's share is alpha / rank
+    dropout: float = 0.0
+    modules: tuple[Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"], ...] = (
+        *("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """Supervised finetuning on training rows of benchmarks, loss on the answers alone; the rest of the training is the
+    `train` section's.
+    """
+
+    benchmark: str  # or several, with weights: medqa+medmcqa*0.5
     path: str | None = None  # rows; `world` takes those of the corpus stage
+    paths: Mapping[str, str] = field(default_factory=dict)  # of each benchmark, where there are several
+    target: Literal["letter", "cot"] = "letter"  # cot: the row's explanation, and then the letter
+    format: Literal["plain", "messages", "template"] = "plain"  # messages: MEDITRON's, with two more tokens
+    template: str | None = None  # for format=template: HF folder, tokenizer_config.json or .jinja file
+    system: str = ""  # what a system message says, also in the exported template; none where empty
+    pack: bool = False  # a micro-batch's rows one behind the other instead of padded, none seeing another
+    peft: Literal["none", "lora"] = "none"
+    lora: Lora = field(default_factory=Lora)
+    held_out: int = 640  # rows to validate on, at most a twentieth; 0 trains on all of them and validates on none
     epochs: int = 3
     steps: int | None = None  # instead of epochs
+    steps_multiple: int = 1  # epochs end at the next multiple of so many steps; the paper's finetunings: 10
     lr: float = 2e-5
     min_lr: float = 2e-6
     warmup_fraction: float = 0.1
@@ -149,6 +204,7 @@ class Finetune:
     seq_length: int = 2048
     save_every: int = 800
     valid_every: int = 100
+    valid_batches: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +213,62 @@ class Score:
 
     benchmarks: tuple[str, ...] = ()
     paths: Mapping[str, str] = field(default_factory=dict)
+    train_paths: Mapping[str, str] = field(default_factory=dict)  # of demonstrations, where not beside `paths`
+    modes: tuple[Literal["letter", "cloze", "cot", "sc_cot"], ...] = ()  # none: each benchmark's own
+    shots: int = 0  # demonstrations before each question
+    seeds: tuple[int, ...] = (0,)  # of their draw and of samples; the paper's are 1234, 432 and 32
+    samples: int = 5  # of sc_cot (MEDITRON paper, section 4.3)
+    temperature: float = 0.8  # of these
+    max_tokens: int = 1024  # that a text with reasoning may have
+    paper_compat: bool = False  # the released code's ways, where they are others
+    engine: Literal["transformers", "vllm"] = "transformers"
     limit: int | None = None
     batch_tokens: int = 16384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """When a checkpoint counts as worse than that of the last good night: both by so much and beyond chance."""
+
+    min_drop: float = 0.01  # of accuracy, a fraction
+    alpha: float = 0.05  # of the paired test, over all benchmarks together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """Who is told when scores are worse, or a night broke off. Addresses that are secret stay in the environment."""
+
+    webhook_env: str | None = None  # the environment variable that holds an http(s) address, which gets JSON by POST
+    mail: tuple[str, ...] = ()  # addresses that `sendmail` is given a message for
+    sendmail: str = "sendmail"  # or a path; the option -t is added
+    always: bool = False  # after every night, good ones too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """A checkpoint that a night scores, as `python -m toolkit.night run` found it. `series` names its training in the
+    history; `config` and `tokenizer` are the HF model's that it is exported as.
+    """
+
+    path: str
+    series: str
+    step: int
+    config: str
+    tokenizer: str
+    vocab: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """What is scored night by night: checkpoints of the trainings that `watch` names, as soon as they are whole."""
+
+    watch: tuple[str, ...] = ()  # run folders, or folders of checkpoints; * and ? stand for any characters
+    history: str = "nights"  # folder of scores, verdicts and pages, which all nights share
+    gate: Gate = field(default_factory=Gate)
+    hooks: Hooks = field(default_factory=Hooks)
+    tries: int = 3  # nights that a checkpoint which cannot be scored is tried again
+    most: int = 16  # checkpoints of one night, the newest of each training first; the rest waits for the next
+    checkpoints: tuple[Due, ...] = ()  # filled in by `python -m toolkit.night run`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,9 +363,20 @@ class Cluster:
     gpu: str | None = None  # a key of toolkit.hardware.GPUS
     peak_tflops: float | None = None  # dense bf16 TFLOP/s of one device, instead of its type's
     gpu_tdp_w: float | None = None  # watts of one device at its limit, instead of its type's
+    gpu_memory_gib: float | None = None  # of one device, instead of its type's
+    gpu_memory_gb_s: float | None = None  # bandwidth of that memory, GB/s, instead of its type's
+    gpu_nvlink_gb_s: float | None = None  # of one device, both directions together, instead of its type's
+    calibration: str | None = None  # file of `python -m toolkit.plan calibrate`: how fast this site is
     node_overhead: float | None = None  # power of a node over that of its GPUs
     pue: float | None = None  # power of the building over that of its nodes
     kgco2_per_kwh: float | None = None  # of the site's electricity
+    price_per_gpu_hour: float | None = None
+    currency: str = "USD"  # of the price
+    max_gpu_hours: float | None = None  # what is left of the allocation: a plan that needs more is refused
+    ask_gpu_hours: float = 1000.0  # a launch on a terminal asks before it takes more
+    disk_gb_s: float | None = None  # all nodes together write a checkpoint so fast; else 1 GB/s a node
+    failures_per_gpu_hour: float | None = None  # else what was published of Llama 3: 419 in 54 days of 16,384 GPUs
+    restart_min: float = 10.0  # from a failure to the first step again, without reading the checkpoint
     gres: str | None = None  # the GPUs' type as this Slurm calls it: gpus-per-node=TYPE:N; `none` asks for no GPUs
     cpus_per_device: int | None = None
     mem_gib: int | None = None  # per node; 0 takes all of it
@@ -315,6 +436,26 @@ class Container:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Published:
+    """What was published of the training that a recipe repeats, for a plan to show beside what it predicts."""
+
+    source: str
+    gpus: int
+    tokens: float | None = None  # that it trained on
+    tokens_per_s: float | None = None
+    hours: float | None = None
+    gpu_hours: float | None = None
+    gpu_w: float | None = None  # with which its carbon was counted, and
+    node_overhead: float | None = None
+    pue: float | None = None
+    kgco2_per_kwh: float | None = None
+    kgco2: float | None = None
+    fused: bool = True  # its software had norms, rotary positions and gates in one kernel each
+    distributed_optimizer: bool = True
+    micro_batches: tuple[int, ...] = ()  # of which it says whether they fit
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything a job reads. `stages` run in this order; an export takes the model of the nearest training before
     it.
@@ -332,7 +473,9 @@ class Recipe:
     inputs: Inputs = field(default_factory=Inputs)
     finetune: Finetune | None = None
     score: Score = field(default_factory=Score)
+    night: Night | None = None
     cluster: Cluster
     container: Container = field(default_factory=Container)
     watch: Watch = field(default_factory=Watch)
+    published: Published | None = None
     runs: str = "runs"  # folder of run folders

@@ -45,7 +45,11 @@ def build(cls: type[T], value: Any, key: str = "") -> T:
             made[name] = _convert(hints[name], value[name], path)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise KeyProblem(path, f"'{path}' is missing", f"add {path}={_example(hints[name])}")
-    return cls(**made)
+    try:
+        return cls(**made)
+    except RecipeError as err:  # a value that its own class finds impossible
+        what = f"{err.where}: {err.what}" if err.where else err.what
+        raise KeyProblem(key, f"'{key}': {what}", err.do or err.why) from None
 
 
 def _convert(kind: Any, value: Any, key: str) -> Any:
