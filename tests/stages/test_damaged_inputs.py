@@ -33,11 +33,11 @@ def cut(path: Path) -> None:
         handle.truncate(path.stat().st_size - 7)
 
 
-@pytest.mark.parametrize("name", ["train.bin", "train.idx", "valid.bin"])
+@pytest.mark.parametrize("name", ["train/*.bin", "train/*.idx", "valid/*.bin"])
 def test_a_truncated_shard_is_not_trained_on(make: Make, prepared: Run, name: str) -> None:
     run = pretraining(make, prepared)
-    cut(prepared.stage("shards") / "shards" / name)
-    with pytest.raises(ShardError, match="train|valid"):
+    cut(next((prepared.stage("shards") / "shards").glob(name)))
+    with pytest.raises(ShardError, match="expected .* bytes, found"):
         execute(run, quiet=True)
     assert not (run.stage("pretrain") / "metrics.jsonl").exists()
 

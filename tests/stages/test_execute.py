@@ -80,7 +80,8 @@ def test_from_the_command_line_to_the_shards_and_again(
     told = json.loads(out)
     assert [row["id"] for row in told["stages"]] == ["corpus", "base", "shards"]
     root = Path(told["run"])
-    assert (root / "stages" / "shards" / "shards" / "train.bin").stat().st_size > 0
+    made = json.loads((root / "stages" / "shards" / "shards" / "blend.json").read_text())
+    assert made["train"] and all(shard["tokens"] > 0 for shard in made["train"] + made["valid"])
     manifest = json.loads((root / "manifest.json").read_text())
     assert "recipe=demo" in manifest["command"] and manifest["run"] == root.name
     jobs = json.loads((root / "jobs.json").read_text())["stages"]
@@ -113,13 +114,13 @@ def test_what_changed_runs_again_and_what_follows_from_it(make: Make, notes: Pat
     once = {name: ["COMPLETED"] for name in ("corpus", "base", "shards")}
     assert attempts(run) == once and set(states(run).values()) == {"done"}
 
-    (run.stage("shards") / "shards" / "train.idx").unlink()  # the last stage's output: it alone
+    (run.stage("shards") / "shards" / "train" / "notes-00000.idx").unlink()  # the last stage's output: it alone
     assert states(run) == {"corpus": "done", "base": "done", "shards": "to run: shards has changed"}
     execute(run, quiet=True)
     assert attempts(run) == {**once, "shards": ["COMPLETED"] * 2} and set(states(run).values()) == {"done"}
 
     # the same corpus again, byte for byte: nothing that follows has to run
-    (run.stage("corpus") / "corpus" / "train.jsonl").unlink()
+    (run.stage("corpus") / "corpus" / "train" / "notes-00000.jsonl.zst").unlink()
     assert states(run)["corpus"] == "to run: corpus has changed"
     execute(run, quiet=True)
     assert attempts(run) == {"corpus": ["COMPLETED"] * 2, "base": ["COMPLETED"], "shards": ["COMPLETED"] * 2}
@@ -149,7 +150,7 @@ def test_what_was_made_from_other_inputs_is_set_aside(make: Make, notes: Path) -
     execute(run, quiet=True)
     (aside,) = run.stage("shards").glob("stale-*")
     assert not left.exists() and (aside / "checkpoints" / "step=9" / "weights").is_dir()
-    assert (run.stage("shards") / "shards" / "train.idx").is_file(), "the new shards are in their place"
+    assert (run.stage("shards") / "shards" / "train" / "notes-00000.idx").is_file(), "the new shards are in their place"
     assert aside.name in (run.stage("shards") / "log").read_text()
 
     (run.stage("shards") / "inputs.json").write_text("{", encoding="utf-8")  # nobody knows what the rest was made from

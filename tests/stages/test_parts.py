@@ -46,13 +46,14 @@ def finish(context: Context) -> dict[str, str]:
 
 @pytest.fixture
 def three(make: Make, notes: Path, tmp_path: Path) -> Callable[[], Context]:
-    """A corpus of three sources: the notes, more of them with bad rows, and a small world."""
+    """A corpus of three units: the notes, more of them with bad rows, and a small world."""
     more = tmp_path / "more.jsonl"
     rows = [*notes.read_text().replace("Note", "Sheet").splitlines(), *["not json"] * 5]
     more.write_text("".join(f"{row}\n" for row in rows))
     sources = f"+corpus.sources.more={{kind: jsonl, path: '{more}'}}"
     world = "+corpus.sources.world={kind: world, options: {documents_per_entity: 1}}"
-    return lambda: context_of(make(["corpus"], sources, world, "corpus.max_bad_fraction=0.1"), "corpus")
+    given = [sources, world, "corpus.max_bad_fraction=0.1", "corpus.tasks=3"]
+    return lambda: context_of(make(["corpus"], *given), "corpus")
 
 
 @pytest.fixture(scope="session")
@@ -67,18 +68,20 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def texts(notes: Path, tmp_path: Path) -> Path:
-    """A corpus folder from outside, with a bad row in the second half of its training text."""
+    """A corpus folder from outside: five parts to train on, of which the fourth has a bad row, and one to validate."""
     folder = tmp_path / "texts"
-    folder.mkdir()
     rows = notes.read_text().splitlines()
-    (folder / "valid.jsonl").write_text("".join(f"{row}\n" for row in rows[:9]))
-    rows = [*rows[9:], "not json", *rows[20:]]
-    (folder / "train.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    parts = {"valid/notes-00000": rows[:9], **{f"train/notes-0000{n}": rows[9 + n :: 5] for n in range(4)}}
+    parts["train/other-00000"] = rows[13::5]
+    parts["train/notes-00003"].insert(7, "not json")
+    for name, lines in parts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.jsonl").write_text("".join(f"{row}\n" for row in lines))
     return folder
 
 
 @pytest.fixture
-def spans(make: Make, words: Path, texts: Path) -> Callable[[], Context]:
+def shares(make: Make, words: Path, texts: Path) -> Callable[[], Context]:
     """Shards of that corpus in four parts."""
     given = [f"inputs.corpus='{texts}'", f"model.base='{words}'", "data.shard_parts=4", "corpus.max_bad_fraction=0.1"]
     return lambda: context_of(make(["shards"], *given), "shards")
@@ -143,8 +146,8 @@ def test_a_source_is_read_by_its_part_alone(three: Callable[[], Context], notes:
 
 
 @pytest.mark.parametrize("beforehand", [[0], [3, 1], [0, 1, 2, 3]], ids=str)
-def test_shards_in_parts(spans: Callable[[], Context], beforehand: list[int]) -> None:
-    alone, shared = spans(), spans()
+def test_shards_in_parts(shares: Callable[[], Context], beforehand: list[int]) -> None:
+    alone, shared = shares(), shares()
     expected = finish(alone)
     assert not (alone.folder / "parts").exists()  # one job writes nothing twice
     for number in beforehand:
@@ -154,8 +157,10 @@ def test_shards_in_parts(spans: Callable[[], Context], beforehand: list[int]) ->
     assert found == expected
     for path, data in tree(alone.folder / "shards").items():
         assert (shared.folder / "shards" / path).read_bytes() == data.replace(name[0].encode(), name[1].encode())
-    bad = json.loads((shared.folder / "shards" / "train.bad.jsonl").read_text())
-    assert bad["line"] == 82 and json.loads(found["figures"])["train_bad_rows"] == 1
+    bad = json.loads((shared.folder / "shards" / "train" / "notes-00003.bad.jsonl").read_text())
+    assert bad["line"] == 8 and json.loads(found["figures"])["train_bad_rows"] == 1
+    blend = files.read_json(shared.folder / "shards" / "blend.json")
+    assert [row["subset"] for row in blend["train"]] == ["notes"] * 4 + ["other"]
     assert len(parts.finished(shared)) == 4  # those that nobody had done are there as well
     parts.clear(shared)
     assert sorted(path.name for path in shared.folder.iterdir()) == ["done.json", "shards"]
@@ -172,7 +177,7 @@ def test_a_part_that_is_done_is_not_done_again(
     assert "part 1 of corpus is done" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (context.part(1)).rglob("*") if path.name != "lock"} == before
     record = files.read_json(context.part(1) / "done.json")
-    assert record["part"] == 1 and record["result"] == {"source": "more", "documents": 90}
+    assert record["part"] == 1 and record["result"] == {"units": 1}
     assert record["inputs"] == inputs(context.run, context.step)
     assert record["outputs"] == {"out": files.fingerprint(out)}
 
@@ -183,21 +188,20 @@ def test_a_damaged_part_is_done_anew(three: Callable[[], Context], damage: str |
     parts.run_part(context, 0)
     path = context.part(0) / "done.json"
     if damage == "out":
-        with open(context.part(0) / "out" / "train.jsonl", "ab") as handle:
+        (documents,) = (context.part(0) / "out" / "units").glob("*/documents.jsonl.zst")
+        with open(documents, "ab") as handle:
             handle.write(b"x")
     elif damage == "inputs":
         files.write_json(path, {**files.read_json(path), "inputs": {}})
     else:
         path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
-    (context.part(0) / "out" / "planted").write_text("what the damaged part may have held")
     assert parts.finished(context) == {}
-    assert finish(context) == expected  # by reading the source itself
-    out = parts.run_part(context, 0)
-    assert not (out / "planted").exists() and list(parts.finished(context)) == [0]
-    assert finish(context) == expected
+    assert finish(context) == expected  # by units that are sound, and by reading what the others read
+    parts.run_part(context, 0)
+    assert list(parts.finished(context)) == [0] and finish(context) == expected
 
 
-@pytest.mark.parametrize("gone", ["out", "out/valid.jsonl", "done.json"])
+@pytest.mark.parametrize("gone", ["out", "out/units", "done.json"])
 def test_a_part_that_lacks_something_does_not_count(three: Callable[[], Context], gone: str) -> None:
     context, expected = three(), finish(three())
     parts.run_part(context, 0)
@@ -255,14 +259,13 @@ def test_a_part_before_its_turn(make: Make) -> None:
 
 def test_a_part_that_fails_leaves_its_error_and_then_none(three: Callable[[], Context], tmp_path: Path) -> None:
     context, more = three(), tmp_path / "more.jsonl"
-    good = more.read_bytes()
-    more.write_bytes(b"damaged\n" * 20)
-    with pytest.raises(DataError, match="20 of 20 rows"):
+    more.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="no such file"):
         parts.run_part(context, 1)
     told = files.read_json(context.folder / "error-part-1.json")
-    assert told["error"] == "DataError" and "20 of 20 rows" in told["what"]
-    assert not (context.part(1) / "done.json").exists() and not (context.part(1) / "out").exists()
-    more.write_bytes(good)
+    assert told["error"] == "DataError" and "no such file" in told["what"]
+    assert not (context.part(1) / "done.json").exists()
+    (tmp_path / "elsewhere").rename(more)
     parts.run_part(context, 1)
     assert not (context.folder / "error-part-1.json").exists() and list(parts.finished(context)) == [1]
 
@@ -307,36 +310,40 @@ def test_a_corpus_part_killed_half_way(make: Make, tmp_path: Path) -> None:
             lines.write(json.dumps({"id": f"n{number}", "text": f"note {number} " * 5}) + "\n")
     small.write_text(json.dumps({"text": "one"}) + "\n")
     given = [f"+corpus.sources.{path.stem}={{kind: jsonl, path: '{path}'}}" for path in (big, small)]
+    given.append("corpus.tasks=3")
     expected = finish(context_of(make(["corpus"], *given), "corpus"))
     context = context_of(make(["corpus"], *given), "corpus")
     assert list(context.recipe.corpus.sources) == ["notes", "big", "small"]
     both = [start(context, 1), start(context, 2)]
-    written = lambda: any(p.stat().st_size for p in context.part(1).glob(".out.*.part/train.jsonl"))  # noqa: E731
+    written = lambda: list(context.part(1).glob("out/units/.*.part/documents.jsonl.zst"))  # noqa: E731
     kill_when(both[0], written)
     assert both[1].wait(60) == 0, both[1].communicate()[0]
     both[1].communicate()
-    assert list(parts.finished(context)) == [2] and list(context.part(1).glob(".out.*.part"))
+    assert list(parts.finished(context)) == [2] and list(context.part(1).glob("out/units/.*.part"))
     assert finish(context) == expected
     again = start(context, 1)  # the scheduler starts it again
     assert again.wait(120) == 0, again.communicate()[0]
     again.communicate()
-    assert list(parts.finished(context)) == [1, 2] and not list(context.part(1).glob(".out.*"))
+    assert list(parts.finished(context)) == [1, 2] and not list(context.part(1).glob("out/units/.*"))
     assert finish(context) == expected
 
 
 @pytest.mark.slow
-def test_a_shard_part_killed_half_way(spans: Callable[[], Context], texts: Path) -> None:
-    rows = (texts / "train.jsonl").read_bytes()
-    (texts / "train.jsonl").write_bytes(rows * 200)
-    expected, context = finish(spans()), spans()
-    both = [start(context, 0), start(context, 3)]
-    writing = lambda: any(p.stat().st_size for p in (context.part(0) / "out").glob(".part.bin.*.part"))  # noqa: E731
-    kill_when(both[0], writing)
+def test_a_shard_part_killed_half_way(shares: Callable[[], Context], texts: Path) -> None:
+    """The first part has two files; it is killed while it writes the second, and the first is not encoded again."""
+    for name in ("train/notes-00000", "train/other-00000"):
+        path = texts / f"{name}.jsonl"
+        path.write_bytes(path.read_bytes() * 4000)
+    expected, context = finish(shares()), shares()
+    both, out = [start(context, 0), start(context, 3)], context.part(0) / "out" / "train"
+    kill_when(both[0], lambda: any(p.stat().st_size for p in out.glob(".other-00000.bin.*.part")))
+    kept = (out / "notes-00000.bin").stat().st_mtime_ns
     assert both[1].wait(60) == 0, both[1].communicate()[0]
     both[1].communicate()
     assert list(parts.finished(context)) == [3]
     assert finish(context) == expected and list(parts.finished(context)) == [0, 1, 2, 3]
-    assert not list((context.part(0) / "out").glob(".*"))
+    assert (out / "notes-00000.bin").stat().st_mtime_ns == kept and not list(out.glob(".*"))
+    assert files.read_json(context.part(0) / "done.json")["result"]["kept"] == 1
 
 
 @pytest.fixture
@@ -399,15 +406,17 @@ def test_scores_in_parts_killed_half_way(models: Callable[[], Context]) -> None:
     assert shared.step.parts == 2 and list(score.models(shared)) == ["base", "pretrained"]
     expected = finish(alone)
     assert len(json.loads((alone.folder / "scores.json").read_text())) == 4
-    first = start(shared, 1)
-    kill_when(first, lambda: (shared.part(1) / "out" / "00").is_dir())
+    first, store = start(shared, 1), shared.part(1) / "store"
+    kill_when(first, lambda: len(list(store.glob("*.jsonl"))) == 2)
     assert not (shared.part(1) / "done.json").exists() and parts.finished(shared) == {}
-    kept = shared.part(1) / "out" / "00" / "scores.json"
-    before = kept.stat().st_mtime_ns
-    again = start(shared, 1)  # goes on at the second benchmark
+    kept = {file.name: file.read_bytes() for file in store.glob("*.jsonl")}
+    again = start(shared, 1)  # goes on in the second benchmark
     told = again.communicate(timeout=120)[0]
     assert again.returncode == 0, told
-    assert kept.stat().st_mtime_ns == before and list(parts.finished(shared)) == [1]
+    assert sum(len(raw.splitlines()) for raw in kept.values()) < 640
+    for name, raw in kept.items():
+        assert (store / name).read_bytes().startswith(raw[: raw.rfind(b"\n") + 1])
+    assert list(parts.finished(shared)) == [1]
     assert (
         finish(shared) == expected
         and tree(shared.folder)["predictions.jsonl"] == tree(alone.folder)["predictions.jsonl"]
@@ -418,18 +427,20 @@ def test_scores_in_parts_killed_half_way(models: Callable[[], Context]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("models", [40], indirect=True)
-def test_a_damaged_result_of_a_stopped_part_is_scored_again(models: Callable[[], Context]) -> None:
+def test_damaged_answers_of_a_stopped_part_are_asked_again(models: Callable[[], Context]) -> None:
     context, expected = models(), finish(models())
     parts.run_part(context, 0)
     (context.part(0) / "done.json").unlink()  # as if it had been stopped just before
-    (context.part(0) / "out" / "01" / "predictions.jsonl").write_text("{}\n")
-    (context.part(0) / "out" / "00" / "scores.json").write_text("[")
+    first, second = sorted((context.part(0) / "store").glob("*.jsonl"))
+    lines = first.read_bytes().splitlines(keepends=True)
+    first.write_bytes(b"".join([*lines[:20], b"\xff[{]\n", b"3\n", *lines[21:30], lines[30][:40]]))
+    second.write_bytes(b"{}\n" + second.read_bytes()[1:])
     assert finish(context) == expected
 
 
 def test_a_run_from_end_to_end_takes_the_parts_that_are_there(make: Make, notes: Path) -> None:
     """Through the in-job entry, which keeps its hands off the parts."""
-    plain, shared = make(["corpus"]), make(["corpus"])
+    plain, shared = make(["corpus"], "corpus.tasks=2"), make(["corpus"], "corpus.tasks=2")
     execute(plain, quiet=True)
     context = context_of(shared, "corpus")
     parts.run_part(context, 0)

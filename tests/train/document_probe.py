@@ -28,6 +28,7 @@ def main() -> None:
 
     from toolkit import train
     from toolkit.recipe import load
+    from toolkit.stages.pretrain import shards_of
     from toolkit.train import documents, order
     from toolkit.train.nemo_recipe import pretrain_recipe
 
@@ -48,8 +49,7 @@ def main() -> None:
             cluster=dataclasses.replace(recipe.cluster, devices_per_node=1),
             vocab_rows=rows,
             tokenizer=shards / "tokenizer",
-            train_shards=(shards / "train",),
-            valid_shards=(shards / "valid",),
+            **shards_of(shards, {}),
         )
 
     def prepared(reset: bool, weights: dict[str, Any] | None) -> Any:

@@ -1,4 +1,5 @@
-"""What stands at the positions of the stream, by NeMo's data module on real shards: `stream_probe.py SHARDS FOLDER`.
+"""What stands at the positions of the stream, by NeMo's data module on real shards: `stream_probe.py SHARDS FOLDER
+SEVERAL`.
 
 Writes FOLDER/probe.json. No training; one process, which plays every rank's part.
 """
@@ -18,16 +19,20 @@ STEPS, BATCH, LENGTH = 80, 32, 128  # two epochs of the small corpus, nearly
 
 
 def main() -> None:
-    shards, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    shards, folder, several = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     from toolkit.train import seams
 
     seams.install_nemo()
+    import numpy as np
     import torch
     from megatron.core.datasets.indexed_dataset import IndexedDataset
     from nemo.lightning.data import MegatronPretrainingSampler
 
     from toolkit.errors import CheckpointError
-    from toolkit.train import order, stream
+    from toolkit.shards import given, read
+    from toolkit.stages.pretrain import shards_of
+    from toolkit.train import blending, order, stream
+    from toolkit.train.blending import Asked
     from toolkit.train.order import Order, Skip
     from toolkit.train.tokenizer import NemoTokenizer
 
@@ -35,15 +40,18 @@ def main() -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
     begun = Order(seed=1234, seq_length=LENGTH, global_batch=BATCH, samples=STEPS * BATCH)
 
-    def data(plan: Order, *, steps: int = STEPS, train: tuple[str, ...] = ("train",), index: str = "index") -> Any:
+    own, others = given(shards), given(several)
+
+    def data(plan: Order, *, steps: int = STEPS, several: Asked | None = None, index: str = "index") -> Any:
         made = stream.OrderedData(
             plan=plan,
             steps=steps,
             paths={
-                "train": [str(shards / name) for name in train],
-                "validation": [str(shards / "valid")],
-                "test": [str(shards / "valid")],
+                "train": list(several.paths) if several else [str(own.train[0])],
+                "validation": [str(own.valid[0])],
+                "test": [str(own.valid[0])],
             },
+            num_train_samples=several.samples if several else None,
             split=None,
             seed=plan.seed,
             seq_length=plan.seq_length,
@@ -131,7 +139,7 @@ def main() -> None:
     # Documents of a batch, checked by their tokens.
     trainer = SimpleNamespace(datamodule=skipped, global_step=3)
     said = order.describe_batch(trainer, 3)
-    source = IndexedDataset(str(shards / "train"))
+    source = IndexedDataset(str(own.train[0]))
     missing = 0
     known = {name: source[int(name.partition(":")[2])].tolist() for name in said["documents"]}
     eod = skipped.tokenizer.eod
@@ -145,11 +153,31 @@ def main() -> None:
         pieces += [piece] if piece else []
         missing += sum(not any(_inside(p, document) for document in known.values()) for p in pieces)
 
-    two = data(begun, train=("train", "valid"))
+    two = data(begun, several=Asked(paths=tuple(str(prefix) for prefix in others.train if "papers" in prefix.name)))
     described = order.describe_batch(SimpleNamespace(datamodule=two), 1)
     wrapped = stream.StepBatches(
         plan=two.plan, done=0, steps=STEPS, micro_batch=4, rank=0, dp=1, length=len(two._train_ds)
     )
+
+    # Of several shards, one epoch and more, by the paths that a training's recipe is given.
+    job = SimpleNamespace(**shards_of(several, {}), train=SimpleNamespace(seq_length=LENGTH, global_batch=BATCH))
+    tokens = [job.shard_facts[prefix].tokens for prefix in job.train_shards]
+    rows = [(count - 1) // LENGTH for count in tokens]
+    epoch, epochs = (
+        data(dataclasses.replace(begun, samples=samples), several=blending.training(job, samples))._train_ds
+        for samples in (sum(rows) // 2 // BATCH * BATCH, 5 * sum(rows) // 2 // BATCH * BATCH)
+    )
+    for dataset in epoch.datasets:  # every shard, by Megatron and by the toolkit
+        stored, count = dataset.dataset, len(dataset.dataset)
+        assert [stored[n].tolist() for n in range(count)] == [read(dataset.dataset_path, n) for n in range(count)]
+        stream_of = np.concatenate([stored[n] for n in dataset.document_index])
+        for at in range(len(dataset)):
+            begin = int(dataset.shuffle_index[at]) * LENGTH
+            sample = dataset[at]
+            assert sample["tokens"].tolist() == stream_of[begin : begin + LENGTH].tolist()
+            assert sample["labels"].tolist() == stream_of[begin + 1 : begin + LENGTH + 1].tolist()
+    pairs = set(zip(epoch.dataset_index.tolist(), epoch.dataset_sample_index.tolist(), strict=True))
+    shares = (np.array(tokens) / sum(tokens)).tolist()
 
     (folder / "probe.json").write_text(
         json.dumps(
@@ -172,6 +200,18 @@ def main() -> None:
                 "two": {
                     "size": len(two._train_ds),
                     "names": sorted({d.partition(":")[0] for d in described["documents"]}),
+                },
+                "epoch": {
+                    "size": len(epoch),
+                    "distinct": len(pairs),
+                    "rows": [count for count in rows if count],
+                    "order": epoch.dataset_index.tolist(),
+                },
+                "epochs": {
+                    "size": len(epochs),
+                    "asked": 5 * sum(rows) // 2,
+                    "order": epochs.dataset_index.tolist(),
+                    "shares": shares,
                 },
                 "wrapped": [wrapped.of(step) for step in range(1, STEPS + 1)],
                 "batches": len(wrapped),

@@ -32,36 +32,6 @@ def test_loaded_optimizer_states_count_their_own_steps(start: Start, parallel: T
     assert resumed.losses == {step: loss for step, loss in first.losses.items() if step > 2}
 
 
-def question_rows(folder: Path, training: int) -> Path:
-    folder.mkdir()
-    for name, count in (("training", training), ("validation", 8), ("test", 8)):
-        lines = [
-            json.dumps({"input": f"Question: which number comes after {i}?\nAnswer:", "output": str(i + 1)})
-            for i in range(count)
-        ]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
-
-
-def test_finetuning_resumed_inside_an_epoch_repeats_no_data(start: Start, parallel: Trained, tmp_path: Path) -> None:
-    rows = question_rows(tmp_path / "rows", 120)
-    common = {"rows": str(rows), "weights": str(parallel.checkpoint(STEPS))}
-    settings = {
-        "steps": 10,
-        "save_every": 4,
-        "valid_every": 5,
-        "valid_batches": 1,
-        "micro_batch": 4,
-        "global_batch": 8,
-        "warmup_steps": 0,
-    }
-    whole = start(tmp_path / "whole", train=settings, **common)
-    resumed = start(tmp_path / "resumed", train=settings, resume=whole.checkpoint(4), **common)
-    assert list(resumed.losses) == [5, 6, 7, 8, 9, 10]
-    assert max(abs(resumed.losses[s] - whole.losses[s]) for s in resumed.losses) <= 1e-6
-    assert whole.losses[10] < whole.losses[1], "the loss on the answers must fall"
-
-
 def ranks_of(run: Run) -> dict[int, int]:
     """Rank -> pid of the pretraining processes of `run`."""
     found = {}

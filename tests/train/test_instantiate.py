@@ -17,8 +17,11 @@ from tests.train.forks import Forks
 from toolkit.errors import PlanRefused
 from toolkit.models import Shape
 from toolkit.plan import __main__ as verb
+from toolkit.plan import memory, parameters, setup
 from toolkit.plan.proof import differences, proof_text, without_padding
 from toolkit.recipe import compose
+from toolkit.recipe.compose import recipes_dir
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.recipe.schema import Data, Model, Parallel, Train
 
 pytestmark = pytest.mark.slow
@@ -34,7 +37,7 @@ SIZES = {
 PLAIN = ["model.extra_tokens=none"]
 VARIANTS = {
     "70B, five chunks a stage": ("pretrain_70b", ["parallel.vp=5"]),
-    "70B, context parallel": ("pretrain_70b", ["parallel.cp=2"]),
+    "70B, context parallel": ("pretrain_70b", ["parallel.cp=2", "finetune.pack=false"]),
     "70B, each optimizer whole": ("pretrain_70b", ["parallel.distributed_optimizer=false"]),
     "7B, on one tensor rank": (
         "pretrain_7b",
@@ -158,6 +161,8 @@ NOT_NEMOS = {
     "data.append_eod": "shards writes it",
     "data.shard_workers": "shards",
     "data.shard_parts": "shards",
+    "data.weights": "stand with the shards' paths",
+    "data.check_shards": "who looks at the shards before",
 }
 # What the recipes of the paper and the new ones set for GPUs alone, in the objects built.
 ON_GPUS = {
@@ -293,6 +298,22 @@ def test_variants_of_the_layouts(build: Build) -> None:
     assert split["ranks"][0]["optimizer_shard"] < split["ranks"][0]["parameters"], "cp shares the optimizer out"
 
 
+def test_every_other_recipe_that_trains(build: Build) -> None:
+    """As it stands, on whatever device: what each rank would hold is what the plan's arithmetic has."""
+    recipes = {path.stem: compose(path.stem).recipe for path in sorted(recipes_dir().glob("*.yaml"))}
+    names = [name for name, one in recipes.items() if {*one.stages} & {*TRAINING_STAGES} and name not in SIZES]
+    assert {"demo", "finetune_70b"} <= {*names}
+    for name, found in zip(names, build([case(name, None, "distinct") for name in names]), strict=True):
+        recipe = recipes[name]
+        assert differences(recipe, found) == [], name
+        # Rank by rank, said otherwise than `differences` does: a stage's parameters as `plan` shows them.
+        stages = parameters.of_recipe(recipe)
+        assert [one["parameters"] for one in found["ranks"]] == [stages[one["pp"]].total for one in found["ranks"]]
+        if recipe.cluster.device == "gpu":
+            assert stages == parameters.per_stage(setup.of(recipe))
+            assert parameters.total(setup.of(recipe)) == found["parameters"]
+
+
 def test_every_value_is_known_to_reach_nemo_or_not() -> None:
     sections = {"model": Model, "parallel": Parallel, "train": Train, "data": Data}
     keys = {f"{name}.{field.name}" for name, cls in sections.items() for field in dataclasses.fields(cls)}
@@ -323,6 +344,32 @@ def test_attention_by_pytorchs_kernels_is_megatrons(forks: Forks, tmp_path: Path
     apart = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert apart.pop("across to within") > 1e-2, "documents make no difference: nothing was compared"
     assert len(apart) == 4 and max(apart.values()) < 1e-4, apart
+
+
+def test_activations_are_what_pytorch_keeps(forks: Forks, tmp_path: Path) -> None:
+    """Of Megatron's own layers; in `memory`'s words: fused counts less, plain PyTorch what lies between fused gates and
+    gates in pieces, and a GPT's layer what Megatron's fused softmax leaves of it.
+    """
+    words = [sys.executable, str(HERE / "saved_activations.py"), str(tmp_path / "out.json")]
+    assert forks.run_ranks(words, processes=1, folder=tmp_path, threads=1) == 0, (tmp_path / "log").read_text()[-2000:]
+    kept = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    one = dataclasses.replace(
+        setup.of(compose("pretrain_7b").recipe),
+        shape=Shape(layers=1, hidden=512, ffn=1792, heads=8, kv_heads=1, vocab=128),
+        **{"tp": 1, "pp": 1, "dp": 1, "seq": 128, "micro_batch": 8, "global_batch": 8, "recompute": "none"},
+        sequence_parallel=False,
+    )
+    fused, plain = (memory.layer_bytes(dataclasses.replace(one, fused=yes))[0] / 2**19 for yes in (True, False))
+    assert fused < kept["llama"] < plain < kept["llama, gates unfused"] < 1.8 * fused
+    # What Transformer Engine does otherwise: its norms keep 4 bytes each instead of 10, its attention keeps keys and
+    # values of the groups alone, the turned ones besides: 6.75 bytes instead of 8.0625.
+    assert kept["llama"] - 2 * 6 - 1.3125 == pytest.approx(fused, rel=0.01)
+    gpt = dataclasses.replace(
+        one,
+        shape=Shape(layers=1, hidden=512, ffn=2048, heads=8, kv_heads=8, vocab=128),
+        **{"gated": False, "dropout": True, "flash_attention": False},
+    )
+    assert 1 <= kept["gpt"] / (memory.layer_bytes(gpt)[0] / 2**19) < 1.25
 
 
 def test_a_difference_stops_the_recipe(layouts: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.train.conftest import Start
+from tests.train.conftest import SMALL, Start
 from tests.train.forks import Forks
+from toolkit import shards
 from toolkit.errors import CheckpointError, RunError, ShardError
 from toolkit.recipe import compose
 from toolkit.runs import Run
-from toolkit.train import PretrainJob, order
+from toolkit.train import PretrainJob, ShardFacts, blending, order
 from toolkit.train.order import Order, Shard, Skip
 
 HERE = Path(__file__).parent
@@ -244,19 +247,95 @@ def test_skips_go_with_the_checkpoint_and_with_the_folder(job: PretrainJob, tmp_
     assert "2 before step 5" in err.value.why and "2 before step 6" in err.value.why
 
 
+def test_shards_that_a_manifest_knows_are_not_read(job: PretrainJob) -> None:
+    """Nor need they be where they were; another content or other weights are another order."""
+    (prefix,) = job.train_shards
+    facts = {prefix: ShardFacts(subset="a", tokens=9, sha256="1" * 64)}
+    resumed = saved(dataclasses.replace(job, shard_facts=facts))
+    prefix.with_suffix(".bin").write_bytes(b"other" + prefix.with_suffix(".bin").read_bytes()[5:])
+    assert order.agree(resumed, write=False).shards[0].sha256 == "1" * 64
+    other = {prefix: dataclasses.replace(facts[prefix], sha256="2" * 64)}
+    with pytest.raises(CheckpointError, match="the training shards are not those"):
+        order.agree(dataclasses.replace(resumed, shard_facts=other), write=False)
+    with pytest.raises(CheckpointError, match=r"data.weights are not those.*given: \[2.0\]"):
+        order.agree(dataclasses.replace(resumed, shard_weights=(2.0,)), write=False)
+    prefix.with_suffix(".bin").unlink()
+    with pytest.raises(ShardError, match="cannot be read"):
+        order.agree(resumed, write=False)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "weights", "samples", "expected"),
+    [
+        ([1000], (), 10**6, "s0"),
+        ([1000, 500], (), 9, "s0 s1 of 10"),
+        ([1000, 500, 128, 0], (), 10, "s0 s1 of 10"),  # 128 tokens are no row: the last label is the next token
+        ([1000, 500], (), 11, "1000.0 s0 500.0 s1 of 2059"),
+        ([129, 5], (), 1, "s0 of 1"),
+        ([5, 5], (), 1, "5.0 s0 5.0 s1 of 2049"),
+        ([1000, 500], (0.25, 0.75), 1, "0.25 s0 0.75 s1 of 2049"),
+    ],
+)
+def test_what_megatrons_datasets_are_given(
+    job: PretrainJob, tokens: list[int], weights: tuple[float, ...], samples: int, expected: str
+) -> None:
+    """Plain prefixes as long as one epoch is enough, else each as often as its tokens or its weight make it."""
+    prefixes = tuple(Path(f"s{n}") for n in range(len(tokens)))
+    facts = {p: ShardFacts(subset="a", tokens=count, sha256="") for p, count in zip(prefixes, tokens, strict=True)}
+    several = dataclasses.replace(job, train_shards=prefixes, shard_weights=weights, shard_facts=facts)
+    asked = blending.training(several, samples)
+    assert " ".join(asked.paths) + (f" of {asked.samples}" if asked.samples else "") == expected
+
+
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     whole = Order(
         seed=1, seq_length=2, global_batch=3, samples=4, skips=(Skip(step=5, batches=6),), stream="abc",
-        shards=(Shard(name="é train", bin_bytes=7, idx_bytes=8, sha256="9"),),
+        shards=(Shard(name="é train", bin_bytes=7, idx_bytes=8, sha256="9"),), weights=(0.5,),
     )  # fmt: skip
     order.write(tmp_path / "step=9", whole, steps=10)
     assert order.read(tmp_path / "step=9") == whole
 
 
 @pytest.fixture(scope="session")
-def probe(forks: Forks, prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def several(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared corpus as shards of three subsets, one of them in two files and one too short for a row."""
+    root = tmp_path_factory.mktemp("several")
+    made, texts = prepared.stage("shards") / "shards" / "tokenizer", {}
+    for side in ("train", "valid"):
+        found = [s for s in shards.corpus(prepared.stage("corpus") / "corpus") if s.split == side]
+        texts[side] = [text for source in found for text in shards.texts(source.path)]
+    parts = {
+        "train/papers-00000": texts["train"][::3], "train/papers-00001": texts["train"][1::3],
+        "train/web-00000": texts["train"][2::6], "train/guides-00000": texts["train"][5::6],
+        "train/short-00000": ["A word."], "valid/papers-00000": texts["valid"], "valid/web-00000": ["A word."],
+    }  # fmt: skip
+    for name, rows in parts.items():
+        (root / "corpus" / name).parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in rows)
+        (root / "corpus" / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    shards.build_parts(shards.corpus(root / "corpus"), root / "shards", tokenizer=made)
+    return root / "shards"
+
+
+def composition(forks: Forks, several: Path, folder: Path, batch: Mapping[str, int], *, batches: int) -> dict[str, Any]:
+    """`python -m toolkit.train composition --json`, forked."""
+    folder.mkdir()
+    given = {**dict(word.split("=", 1) for word in SMALL), **{f"train.{name}": value for name, value in batch.items()}}
+    words = [sys.executable, "-m", "toolkit.train", "composition", "recipe=demo", f"inputs.shards={several}"]
+    words += [*(f"{name}={value}" for name, value in given.items()), "--batches", str(batches), "--json"]
+    code = forks.run_ranks(words, processes=1, folder=folder, threads=1)
+    said = (folder / "log").read_text(encoding="utf-8", errors="replace")
+    assert code == 0, said[-3000:]
+    return json.loads(said[said.index('{\n  "recipe"') :])
+
+
+@pytest.fixture(scope="session")
+def probe(
+    forks: Forks, prepared: Run, several: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:  # fmt: skip
     folder = tmp_path_factory.mktemp("stream")
     words = [sys.executable, str(HERE / "stream_probe.py"), str(prepared.stage("shards") / "shards"), str(folder)]
+    words.append(str(several))
     code = forks.run_ranks(words, processes=1, folder=folder, threads=1)
     assert code == 0, (folder / "log").read_text()[-3000:]
     return json.loads((folder / "probe.json").read_text())
@@ -323,11 +402,26 @@ def test_a_batch_is_described_by_its_documents(probe: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_several_shards_are_one_stream_that_begins_again(probe: dict[str, Any]) -> None:
-    assert probe["two"]["names"] == ["train", "valid"]
+    assert probe["two"]["names"] == ["papers-00000", "papers-00001"]
     flat = [at for step in probe["wrapped"] for batch in step for at in batch]
     size = probe["two"]["size"]
     assert flat == [at % size for at in range(80 * 32)] and size < len(flat)
     assert probe["batches"] == 81 * 8, "Lightning would end the epoch early and begin the stream anew"
+
+
+@pytest.mark.slow
+def test_each_row_of_several_shards_comes_once_an_epoch(probe: dict[str, Any]) -> None:
+    """And in between as evenly as whole rows allow; with more steps than one epoch has, each as often as its tokens."""
+    found = probe["epoch"]
+    assert found["size"] == found["distinct"] == sum(found["rows"]) == len(found["order"])
+    assert len(found["rows"]) == 4, "the shard without a whole row is left out"
+    for half in (found["order"][: len(found["order"]) // 2], found["order"][len(found["order"]) // 2 :]):
+        for number, rows in enumerate(found["rows"]):
+            assert abs(half.count(number) - rows / 2) <= 1
+    again = probe["epochs"]
+    assert again["size"] >= again["asked"] > 2 * found["size"]
+    shares = [again["order"].count(number) / again["size"] for number in range(5)]
+    assert shares == pytest.approx(again["shares"], abs=0.002) and min(shares) > 0
 
 
 @pytest.mark.slow
@@ -336,16 +430,30 @@ def test_an_index_that_was_cut_short_is_made_again(probe: dict[str, Any]) -> Non
 
 
 @pytest.mark.slow
-def test_ranks_read_what_the_function_says(start: Start, tmp_path: Path) -> None:
-    """Eight steps in one process; then from the middle at tp=2 and dp=2, with two batches left out before step 7."""
+def test_ranks_read_what_the_function_says(start: Start, forks: Forks, several: Path, tmp_path: Path) -> None:
+    """Eight steps in one process; then from the middle at tp=2 and dp=2, with two batches left out before step 7. And
+    each batch is of the sources that `composition` told without a training.
+    """
     batch = {"steps": 8, "save_every": 4, "warmup_steps": 1, "valid_every": 8, "micro_batch": 4, "global_batch": 16}
-    one = start(tmp_path / "one", record=True, train=batch)
+    one = start(tmp_path / "one", record=True, train=batch, shards=str(several))
     order.add_skip(tmp_path / "four", 7, 2)
     skipped = order.read_skips(tmp_path / "four")
-    four = start(tmp_path / "four", tp=2, dp=2, record=True, train=batch, resume=one.checkpoint(4))
+    four = start(
+        tmp_path / "four", tp=2, dp=2, record=True, train=batch, resume=one.checkpoint(4), shards=str(several)
+    )  # fmt: skip
+
+    told = composition(forks, several, tmp_path / "told", batch, batches=8)
+    names = [line.split()[1] for line in (one.folder / "read-0.txt").read_text().splitlines()]
+    subsets = [name.rpartition("-")[0] for name in names]
+    assert len(subsets) == 8 * 16 and len(set(subsets)) == 3
+    found = [dict(sorted(Counter(subsets[at : at + 16]).items())) for at in range(0, len(subsets), 16)]
+    assert [row["rows"] for row in told["batches"]] == found
+    assert {name: row["rows"] for name, row in told["sources"].items()} == {"short": 0, **Counter(subsets)}
+    for row in told["sources"].values():
+        assert abs(row["share"] - row["share_of_shards"]) < 0.02, "a subset comes as often as its tokens make it"
 
     def read(folder: Path, rank: int) -> list[int]:
-        return [int(line) for line in (folder / f"read-{rank}.txt").read_text().split()]
+        return [int(line.split()[0]) for line in (folder / f"read-{rank}.txt").read_text().splitlines()]
 
     def stated(steps: range, rank: int, dp: int, skips: tuple[Skip, ...]) -> list[int]:
         place = {"rank": rank, "dp": dp, "micro_batch": 4, "global_batch": 16, "skips": skips}

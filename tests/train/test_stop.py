@@ -18,13 +18,13 @@ import pytest
 
 from tests.train.conftest import SMALL, STEPS, Start, Trained
 from tests.train.forks import Forks
-from tests.train.test_faults import question_rows, ranks_of
-from toolkit import checkpoint
+from tests.train.test_faults import ranks_of
+from toolkit import checkpoint, tokenizer
 from toolkit.cluster.ranks import run_ranks
 from toolkit.errors import Stopped
 from toolkit.recipe import compose
 from toolkit.runs import Run, create
-from toolkit.train import heartbeat
+from toolkit.train import answers, heartbeat
 
 pytestmark = pytest.mark.slow
 STOPPED = Stopped.exit_code
@@ -196,9 +196,18 @@ def test_wherever_it_stops_the_curve_is_the_same(
     assert broken.valid_losses == whole.valid_losses
 
 
-def test_finetuning_that_stops_in_a_later_epoch(start: Start, parallel: Trained, tmp_path: Path) -> None:
+def question_rows(prepared: Run, folder: Path, training: int) -> Path:
+    words = tokenizer.load(prepared.stage("shards") / "shards" / "tokenizer")
+    for name, count in (("training", training), ("validation", 8)):
+        asked = [words.encode(f"Question: which number comes after {i}?\nAnswer:") for i in range(count)]
+        said = [[*words.encode(str(i + 1)), words.eos_id] for i in range(count)]
+        answers.write(folder / name, [(a + s, len(a)) for a, s in zip(asked, said, strict=True)])
+    return folder
+
+
+def test_finetuning_that_stops_in_a_later_epoch(prepared: Run, start: Start, parallel: Trained, tmp_path: Path) -> None:
     """Five steps pass over the rows once: it stops in the second epoch, and goes on into the third."""
-    rows = question_rows(tmp_path / "rows", 40)
+    rows = question_rows(prepared, tmp_path / "rows", 40)
     settings = {"steps": 12, "save_every": 20, "valid_every": 4, "valid_batches": 1, "micro_batch": 4}
     common = {
         "rows": str(rows),

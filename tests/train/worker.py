@@ -1,12 +1,14 @@
 """One rank of a training, for tests: `worker.py SPEC.json`. Runs what the stages run, with what a test wants changed.
 
 SPEC: recipe (path of a resolved recipe.yaml), shards, folder, weights or resume, tp, pp, train ({field: value}),
-rows (finetuning instead of pretraining), ask ({step, rank, signals}: that rank sends them to itself within that step),
-group (true: to its whole process group), config ({field: value} of Megatron's model), workers (processes that read
-data), background (true: checkpoints are written in the background, as on a GPU), data ({field: value}), record (true:
-each rank writes the indices of the training samples that it reads to read-RANK.txt, one a line), pack (true: documents
-are packed, as on a GPU), guard ({field: value}), plant ([what `plant` takes]), newest (true: goes on from the newest
-checkpoint in the folder, if there is one).
+rows (finetuning instead of pretraining; then also pack_rows, new_tokens and lora ({field: value})), tokenizer (else
+the shards'), ask ({step, rank, signals}: that rank sends them to itself within that step), group (true: to its whole
+process group), config ({field: value} of Megatron's model), workers (processes that read data), background (true:
+checkpoints are written in the background, as on a GPU), data ({field: value}), record (true: each rank writes position
+and shard of the training samples that it reads to read-RANK.txt), dump (true: each rank of the last pipeline stage
+writes the micro-batches that it computes the loss of, to KIND-RANK-NUMBER.npz), pack (true: documents are packed, as on
+a GPU), guard ({field: value}), plant ([what `plant` takes]), newest (true: goes on from the newest checkpoint in the
+folder, if there is one).
 """
 
 from __future__ import annotations
@@ -64,17 +66,48 @@ def record(folder: Path) -> None:
     from toolkit.train import seams
 
     seams.install_nemo()
+    from megatron.core.datasets.blended_dataset import BlendedDataset
     from megatron.core.datasets.gpt_dataset import GPTDataset
 
-    before, out = GPTDataset.__getitem__, folder / f"read-{os.environ['RANK']}.txt"
+    one, several, out = GPTDataset.__getitem__, BlendedDataset.__getitem__, folder / f"read-{os.environ['RANK']}.txt"
+    positions: list[int] = []  # in the blend that is being read, if one is
 
-    def getitem(self: Any, index: int) -> Any:
+    def of_blend(self: Any, index: int) -> Any:
+        positions.append(index)
+        try:
+            return several(self, index)
+        finally:
+            positions.pop()
+
+    def of_one(self: Any, index: int) -> Any:
         if self.index_split.name == "train":
             with open(out, "a", encoding="utf-8") as handle:
-                handle.write(f"{index}\n")
-        return before(self, index)
+                handle.write(f"{positions[-1] if positions else index} {Path(self.dataset_path).name}\n")
+        return one(self, index)
 
-    GPTDataset.__getitem__ = getitem
+    GPTDataset.__getitem__, BlendedDataset.__getitem__ = of_one, of_blend
+
+
+def dump(folder: Path) -> None:
+    from toolkit.train import seams
+
+    seams.install_nemo()
+    import numpy as np
+    from nemo.lightning import megatron_parallel
+
+    reduction, count = megatron_parallel.MaskedTokenLossReduction, [0]
+    forward = reduction.forward
+
+    def seen(self: Any, batch: Any, losses: Any) -> Any:
+        kind = type(self).__name__ if type(self) is not reduction else "valid" if self.validation_step else "train"
+        arrays = {name: batch[name] for name in ("tokens", "labels", "loss_mask", "position_ids")}
+        there = {name: array.detach().numpy() for name, array in arrays.items() if array is not None}
+        name = f"{kind}-{os.environ['RANK']}-{count[0]:04}.npz"
+        np.savez(folder / name, losses=losses.detach().float().numpy(), **there)
+        count[0] += 1
+        return forward(self, batch, losses)
+
+    reduction.forward = seen
 
 
 def configure(values: dict[str, Any]) -> None:
@@ -147,12 +180,20 @@ def plant(kind: str, step: int, steps: int = 1, rank: int = 0, by: float = 0.0) 
     GPTModel.forward = slow_forward
 
 
+def _tuning(spec: dict[str, Any]) -> dict[str, Any]:
+    from toolkit.recipe.schema import Lora
+
+    given = {"pack": spec.get("pack_rows", False), "new_tokens": spec.get("new_tokens", 0)}
+    return given | ({"lora": Lora(**spec["lora"])} if "lora" in spec else {})
+
+
 def main() -> int:
     stopping.install()
     from toolkit import train
     from toolkit.errors import RolledBack, Stopped, ToolkitError
     from toolkit.recipe import load
     from toolkit.stages import training
+    from toolkit.stages.pretrain import shards_of
 
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "ask" in spec:
@@ -170,6 +211,8 @@ def main() -> int:
         pack()
     for fault in spec.get("plant", []):
         plant(**fault)
+    if spec.get("dump"):
+        dump(Path(spec["folder"]))
     if spec.get("record"):
         record(Path(spec["folder"]))
     recipe, shards = load(Path(spec["recipe"])), Path(spec["shards"])
@@ -185,17 +228,16 @@ def main() -> int:
         "guard": dataclasses.replace(recipe.guard, **spec.get("guard", {})),
         "data": dataclasses.replace(recipe.data, workers=spec.get("workers", 0), **spec.get("data", {})),
         "cluster": dataclasses.replace(recipe.cluster, devices_per_node=world),
-        "vocab_rows": training.vocab_rows(start),
-        "tokenizer": shards / "tokenizer",
+        "vocab_rows": training.vocab_rows(Path(spec["weights"]) if "lora" in spec else start),
+        "tokenizer": Path(spec.get("tokenizer") or shards / "tokenizer"),
         "weights": None if spec.get("resume") else start,
         "resume": start if spec.get("resume") else None,
     }
     try:
         if "rows" in spec:
-            train.finetune(train.FinetuneJob(**common, rows=Path(spec["rows"])))
+            train.finetune(train.FinetuneJob(**common, rows=Path(spec["rows"]), **_tuning(spec)))
         else:
-            parts = {f"{part}_shards": (shards / part,) for part in ("train", "valid")}
-            train.pretrain(train.PretrainJob(**common, **parts))
+            train.pretrain(train.PretrainJob(**common, **shards_of(shards, common["data"].weights)))
     except (Stopped, RolledBack) as err:
         print(f"stopped: {err}", flush=True)
         return err.exit_code

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from toolkit import cli, files
 from toolkit.errors import RolledBack, Stopped, ToolkitError, UsageError
 from toolkit.plan import steps
-from toolkit.recipe.rules import TRAINING_STAGES
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.runs import find, record_done
 from toolkit.stages import parts
 from toolkit.stages.context import Context, inputs

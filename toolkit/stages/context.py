@@ -15,6 +15,7 @@ from toolkit import files
 from toolkit.errors import RunError
 from toolkit.plan import Layout, Step, layout, steps
 from toolkit.recipe import Recipe
+from toolkit.recipe.paths import of_corpus
 from toolkit.runs import Run, done
 
 
@@ -101,7 +102,9 @@ def inputs(run: Run, step: Step) -> dict[str, str]:
 def _external(recipe: Recipe, stage: str) -> dict[str, str]:
     named: dict[str, str | None] = {}
     if stage == "corpus":
-        named = {f"corpus.sources.{name}.path": source.path for name, source in recipe.corpus.sources.items()}
+        named = {**of_corpus(recipe)}
+        if recipe.corpus.decontaminate.mode != "off" and not recipe.corpus.decontaminate.benchmarks:
+            named |= {f"score.paths.{name}": path for name, path in recipe.score.paths.items()}
     if stage in ("base", "shards"):
         named["inputs.corpus"] = recipe.inputs.corpus
     if stage in ("shards", "import", "export", "score") and recipe.model.base != "make":
@@ -109,7 +112,9 @@ def _external(recipe: Recipe, stage: str) -> dict[str, str]:
     if stage in ("pretrain", "export", "finetune"):
         named |= {"inputs.shards": recipe.inputs.shards, "inputs.checkpoint": recipe.inputs.checkpoint}
     if stage == "finetune" and recipe.finetune:
-        named["finetune.path"] = recipe.finetune.path
-    if stage == "score":
+        named |= {"finetune.path": recipe.finetune.path, "finetune.template": recipe.finetune.template}
+        named |= {f"finetune.paths.{name}": path for name, path in recipe.finetune.paths.items()}
+    if stage in ("score", "night"):
         named |= {f"score.paths.{name}": path for name, path in recipe.score.paths.items()}
+        named |= {f"score.train_paths.{name}": path for name, path in recipe.score.train_paths.items()}
     return {key: path for key, path in named.items() if path is not None and path != "world"}

@@ -14,7 +14,7 @@ from toolkit.cluster import container
 from toolkit.cluster.ranks import run_ranks
 from toolkit.errors import RolledBack, ToolkitError
 from toolkit.plan import Step, steps
-from toolkit.recipe.rules import TRAINING_STAGES
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.runs import Run, find, held
 from toolkit.stages.context import inputs
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from toolkit import checkpoint, files
+from toolkit import checkpoint, files, tokenizer
 from toolkit.stages import training
 from toolkit.stages.context import Context, Result
 
 
 def run(context: Context) -> Result:
     source = training.weights(context, *(need for need in context.step.needs if need in ("pretrain", "finetune")))
+    # A finetuning may have added tokens, and a chat template.
+    words = context.made("finetune", "tokenizer") if "finetune" in context.step.needs else context.tokenizer()
     out = context.folder / "hf"
     made = checkpoint.export_hf(
         source,
         out,
         config=context.hf_base(),
-        tokenizer=context.tokenizer(),
-        vocab_size=context.layout.vocab,
+        tokenizer=words,
+        vocab_size=tokenizer.load(words).vocab_size,
         origin=_origin(context),
     )
     figures = {"parameters": made.parameters, "dtype": made.dtype, "step": made.step, "bytes": made.nbytes}

@@ -1,34 +1,42 @@
-"""Stage finetune: supervised finetuning on a benchmark's training rows, from the pretrained checkpoint, in every
-rank.
+"""Stage finetune: supervised finetuning on training rows of benchmarks, from the pretrained checkpoint, in every rank.
+
+Decides how many steps, and what follows takes of it; leaves the rows to `tuning_rows` and the training to `train`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
-from toolkit import files, scoring, train
-from toolkit.errors import DataError
+from toolkit import files, train
+from toolkit.errors import CheckpointError, DataError
 from toolkit.recipe.schema import Finetune
-from toolkit.stages import training
-from toolkit.stages.context import Context, Result
+from toolkit.stages import training, tuning_rows
+from toolkit.stages.context import Context, Result, inputs
 
-_VALID_EVERY_NTH = 20  # of the rows, when the benchmark has no validation file of its own
+TOKENIZER, ROWS_NOTED = "tokenizer", "trained-on.json"
 
 
 def run(context: Context) -> Result:
     recipe, asked = context.recipe, context.recipe.finetune
     assert asked is not None
     start = training.weights(context, "pretrain", "import")
-    rows = context.folder / "rows"
+    rows, words = context.folder / "rows", context.folder / TOKENIZER
+    made_of = _made_of(context, asked)
     if context.rank == 0:
-        _write_rows(context, asked, rows)
-    _wait_for(rows / "ready.json")
-    n_rows = files.read_json(rows / "ready.json")["training"]
-    steps = asked.steps or math.ceil(asked.epochs * n_rows / asked.global_batch)
+        sources = tuning_rows.Sources(asked=asked, world=context.made("corpus", "tasks"), scored=recipe.score.paths)
+        tuning_rows.make(
+            sources, base=context.tokenizer(), out=rows, words=words, seed=recipe.train.seed, made_of=made_of
+        )
+        same_rows(context.folder, rows, resumes=training.resume_from(context) is not None)
+    made = _wait_for(rows / tuning_rows.READY, made_of)
+    validates = made["validation"]["rows"] > 0
+    steps = steps_of(asked, made["training"]["rows"])
     settings = dataclasses.replace(
         recipe.train,
         steps=steps,
@@ -41,49 +49,63 @@ def run(context: Context) -> Result:
         seq_length=asked.seq_length,
         save_every=asked.save_every,
         valid_every=asked.valid_every,
-        valid_batches=1,
+        valid_batches=asked.valid_batches if validates else 0,
+        valid_full=recipe.train.valid_full and validates,
     )
-    train.finetune(train.FinetuneJob(**training.fields(context, start=start, settings=settings), rows=rows))
-    return training.result(context, rows=n_rows)
+    job = train.FinetuneJob(
+        **{**training.fields(context, start=start, settings=settings), "tokenizer": words},
+        rows=rows,
+        pack=asked.pack,
+        new_tokens=made["new_tokens"],
+        lora=asked.lora if asked.peft == "lora" else None,
+        tokens_per_row=made["training"]["tokens"] / made["training"]["rows"],
+    )
+    train.finetune(job)
+    counts = {name: made["training"][name] for name in ("rows", "cut", "left_out", "answer_tokens")}
+    result = training.result(context, **counts)
+    if context.rank != 0:
+        return result
+    outputs, figures = {**result.outputs, "tokenizer": words}, dict(result.figures)
+    if job.lora is not None:
+        outputs |= {"adapter": outputs["checkpoint"], "checkpoint": job.merged}  # what follows takes the whole model
+        figures.pop("mfu", None)  # no convention counts adapters
+    return Result(outputs=outputs, figures=figures)
 
 
-def _write_rows(context: Context, asked: Finetune, out: Path) -> None:
-    """NeMo's finetuning files: `input` is the scorer's own prompt, `output` the answer that carries the loss."""
-    spec = scoring.benchmarks.get(asked.benchmark)
-    if asked.path == "world":
-        tasks = context.made("corpus", "tasks")
-        if tasks is None:
-            raise DataError("finetune.path=world needs a corpus of kind world", do="give finetune.path=FILE")
-        parts = {
-            name: scoring.benchmarks.load(spec, tasks / f"finetune_{short}.jsonl")
-            for name, short in (("training", "train"), ("validation", "valid"))
-        }
-    else:
-        items = scoring.benchmarks.load(spec, asked.path)
-        held = items[::_VALID_EVERY_NTH]
-        parts = {"training": [i for n, i in enumerate(items) if n % _VALID_EVERY_NTH], "validation": held}
-    if not all(parts.values()):
-        raise DataError(
-            "too few rows to finetune on",
-            where=asked.path or asked.benchmark,
-            do=f"give more than {_VALID_EVERY_NTH} rows",
+def steps_of(asked: Finetune, rows: int) -> int:
+    """Optimizer steps: those stated, or the epochs' over so many rows, rounded up to `steps_multiple`."""
+    if asked.steps is not None:
+        return asked.steps
+    steps = math.ceil(asked.epochs * rows / asked.global_batch)
+    return math.ceil(steps / asked.steps_multiple) * asked.steps_multiple
+
+
+def same_rows(folder: Path, rows: Path, *, resumes: bool) -> None:
+    """Note what is trained on; a training that goes on must find the same. Raises `CheckpointError`."""
+    now = {path.name: files.sha256_file(path) for path in sorted(rows.glob("training.*"))}
+    noted = folder / ROWS_NOTED
+    if resumes and noted.is_file() and files.read_json(noted) != now:
+        raise CheckpointError(
+            "the finetuning rows are not those that the checkpoint was trained on",
+            where=folder,
+            why="the training files, or what words them, have changed since",
+            do="restore them, or begin a new run",
         )
-    parts["test"] = parts["validation"]
-    for name, items in parts.items():
-        with files.atomic_write(out / f"{name}.jsonl") as handle:
-            for item in items:
-                row = {
-                    "input": scoring.letter_prompt(item, spec.instruction),
-                    "output": scoring.letter_answer(item).strip(),
-                }
-                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
-    files.write_json(out / "ready.json", {name: len(items) for name, items in parts.items()})
+    files.write_json(noted, now)
 
 
-def _wait_for(path: Path, limit_s: float = 600.0) -> None:
+def _made_of(context: Context, asked: Finetune) -> str:
+    """What the rows follow from: the recipe, what earlier stages made and the files from outside."""
+    told = {"recipe": dataclasses.asdict(asked), "inputs": inputs(context.run, context.step)}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _wait_for(path: Path, made_of: str, limit_s: float = 3600.0) -> dict[str, Any]:
     """Ranks other than 0 wait for the rows; there is no process group yet to make a barrier of."""
     deadline = time.monotonic() + limit_s
-    while not path.exists():
+    while True:
+        if path.is_file() and (told := files.read_json(path)).get("made_of") == made_of:
+            return dict(told)
         if time.monotonic() > deadline:
             raise DataError("rank 0 has not written the finetuning rows", where=path, do="see rank 0's log")
         time.sleep(0.1)

@@ -11,7 +11,7 @@ import importlib
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from toolkit.plan import Step
 from toolkit.runs import held
 from toolkit.stages.context import Context, inputs
 
-STAGES = ("corpus", "shards", "score")
+STAGES = ("corpus", "shards", "score", "night")
 OUT = "out"  # in a part's folder: what it made
 _KEPT = ("lock", "log")
 # A node that died holds its locks until the file system's lease ends, for NFSv4 90 s by default (RFC 8881, 8.3).
@@ -47,7 +47,7 @@ def run_part(context: Context, number: int | str, *, wait_s: float = _WAIT_S) ->
                 print(f"part {number} of {context.step.id} is done", flush=True)
                 return folder / OUT
             started = time.time()
-            _clean(folder, read)
+            _clean(folder, read, getattr(module, "KEPT", ()))
             figures = module.part(context, number)
             _record(folder, number, started, read, figures)
             error.unlink(missing_ok=True)  # of one that found this one at work
@@ -127,8 +127,10 @@ def _counts(folder: Path, read: Mapping[str, str]) -> bool:
         return False
 
 
-def _clean(folder: Path, read: Mapping[str, str]) -> None:
-    """Leave nothing but what an attempt at the same inputs has finished; parts are cheap, unlike checkpoints."""
+def _clean(folder: Path, read: Mapping[str, str], kept: Sequence[str]) -> None:
+    """Leave nothing but what an attempt at the same inputs has finished, and what is `kept` as it knows its own inputs;
+    parts are cheap, unlike checkpoints.
+    """
     try:
         same = files.read_json(folder / "inputs.json") == read and not (folder / "done.json").exists()
     except (OSError, ValueError, RecursionError):
@@ -136,7 +138,7 @@ def _clean(folder: Path, read: Mapping[str, str]) -> None:
     (folder / "done.json").unlink(missing_ok=True)
     if not same:
         for item in list(folder.iterdir()):
-            if item.suffix == ".log" or item.name in _KEPT:
+            if item.suffix == ".log" or item.name in (*_KEPT, *kept):
                 continue
             if item.is_dir() and not item.is_symlink():
                 shutil.rmtree(item)

@@ -1,5 +1,5 @@
-"""Stage score: every HF model of the run (base, pretrained, finetuned) on every benchmark of the recipe. A part of it
-is one model; a model that is scored again after a stop goes on at the benchmark where it stopped.
+"""Stage score: every HF model of the run (base, pretrained, finetuned) on every benchmark of the recipe, in every mode
+and with every seed. A part of it is one model; what a model has answered is kept, and not asked again after a stop.
 """
 
 from __future__ import annotations
@@ -14,38 +14,72 @@ from toolkit.plan.stages import SCORED
 from toolkit.stages import parts
 from toolkit.stages.context import Context, Result
 
+STORE = "store"
+KEPT = (STORE,)  # of a part, whatever has changed: its files know what was asked, and of which model
+
 
 def run(context: Context) -> Result:
     made = parts.all_of(context, parts.finished(context))
     # There is one part even where there is no model to score.
-    found = [folder / place for _, folder in zip(models(context), made, strict=False) for place in _places(context)]
+    found = [folder for _, folder in zip(models(context), made, strict=False)]
     scores = scoring.merge(found, context.folder)
     outputs = {name: context.folder / f"{name}.{kind}" for name, kind in (("scores", "json"), ("predictions", "jsonl"))}
-    return Result(outputs=outputs, figures=_figures(scores))
+    return Result(outputs=outputs, figures=figures(scores))
 
 
 def part(context: Context, number: int) -> Mapping[str, Any]:
-    """One model on all benchmarks, a folder of results for each."""
-    asked, out = context.recipe.score, context.part(number) / parts.OUT
-    out.mkdir(exist_ok=True)
-    made = []
-    for benchmark in asked.benchmarks:
-        spec = scoring.benchmarks.get(benchmark)
-        made.append((spec, scoring.benchmarks.load(spec, _path(context, benchmark, spec))))
-    rows = []
-    for name, folder in list(models(context).items())[number : number + 1]:  # none in a run without a model
-        loaded = None
-        for place, (spec, items) in zip(_places(context), made, strict=True):
-            if (scores := _scored(out / place)) is None:
-                loaded = loaded or scoring.load_model(folder, name=name)
-                limits = {"limit": asked.limit, "batch_tokens": asked.batch_tokens}
-                score = scoring.score(model=loaded, items=items, benchmark=spec, name=name, **limits)
-                with files.atomic_folder(out / place) as whole:
-                    scoring.write(whole, [score])
-                scores = [score.as_dict()]
-            rows += scores
-            print(f"{name} {spec.name} {scores[0]['accuracy']:.4f}", flush=True)
-    return _figures(rows)
+    """One model on all benchmarks."""
+    out = context.part(number) / parts.OUT
+    made = sets(context)
+    for name, folder in list(models(context).items())[number : number + 1]:
+        store = scoring.Store(context.part(number) / STORE)
+        return figures(score_folder(context, folder, name=name, out=out, store=store, made=made))
+    out.mkdir(exist_ok=True)  # of a run without a model
+    return {}
+
+
+def score_folder(
+    context: Context,
+    model: Path,
+    *,
+    name: str,
+    out: Path,
+    store: scoring.Store | None = None,
+    made: list[scoring.series.Set] | None = None,
+) -> list[dict[str, Any]]:
+    """An HF folder on all that the recipe scores, into `out`; returns the rows of its scores.json.
+
+    With a `store` it goes on where it was stopped. `made` are the sets, where they are read already.
+    """
+    asked = context.recipe.score
+    engine = scoring.engines.load(model, engine=asked.engine, name=name, batch_tokens=asked.batch_tokens)
+    options = {
+        "limit": asked.limit,
+        "compat": asked.paper_compat,
+        "samples": asked.samples,
+        "temperature": asked.temperature,
+        "max_tokens": asked.max_tokens,
+    }
+    scores = []
+    for one in scoring.series.run(
+        engine, sets(context) if made is None else made, modes=asked.modes, seeds=asked.seeds, shots=asked.shots,
+        store=store, options=options,
+    ):  # fmt: skip
+        print(f"{name} {one.benchmark} {one.mode} {one.accuracy:.4f}", flush=True)
+        scores.append(one)
+    with files.atomic_folder(out) as whole:
+        scoring.write(whole, scores)
+    return scoring.read(out)
+
+
+def sets(context: Context) -> list[scoring.series.Set]:
+    """Everything that the recipe scores, read; what it draws demonstrations from, too. Raises DataError."""
+    asked, found = context.recipe.score, []
+    for name in asked.benchmarks:
+        spec = scoring.benchmarks.get(name)
+        options = {"shots": asked.shots, "compat": asked.paper_compat, "train_path": asked.train_paths.get(name)}
+        found.append(scoring.series.open_set(spec, _path(context, name, spec), **options))
+    return found
 
 
 def models(context: Context) -> dict[str, Path]:
@@ -61,21 +95,12 @@ def models(context: Context) -> dict[str, Path]:
     return found
 
 
-def _places(context: Context) -> list[str]:
-    """Folders of a part's results, by the place of the benchmark in the recipe: a benchmark's name may be a path."""
-    return [f"{place:02d}" for place in range(len(context.recipe.score.benchmarks))]
-
-
-def _scored(folder: Path) -> list[dict[str, Any]] | None:
-    """What an attempt that was stopped has scored already; None where it did not come so far."""
-    try:
-        return scoring.read(folder)
-    except DataError:
-        return None
-
-
-def _figures(scores: list[dict[str, Any]]) -> dict[str, float]:
-    return {f"{s['model']} {s['benchmark']}": round(s["accuracy"], 4) for s in scores}
+def figures(scores: list[dict[str, Any]]) -> dict[str, float]:
+    """Accuracies by model and benchmark, and by mode and seed where there are several."""
+    rows = [row for row in scores if "seeds" not in row]
+    several = {key: len({row[key] for row in rows}) > 1 for key in ("mode", "seed")}
+    keys = ("model", "benchmark", *(key for key, more in several.items() if more))
+    return {" ".join(str(row[key]) for key in keys): round(row["accuracy"], 4) for row in rows}
 
 
 def _path(context: Context, name: str, spec: scoring.Benchmark) -> Path:

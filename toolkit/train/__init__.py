@@ -2,9 +2,9 @@
 the job.
 """
 
-from toolkit.train.job import FinetuneJob, Job, PretrainJob
+from toolkit.train.job import FinetuneJob, Job, PretrainJob, ShardFacts
 
-__all__ = ["FinetuneJob", "Job", "PretrainJob", "finetune", "pretrain"]
+__all__ = ["FinetuneJob", "Job", "PretrainJob", "ShardFacts", "finetune", "pretrain"]
 
 
 def pretrain(job: PretrainJob) -> None:

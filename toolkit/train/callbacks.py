@@ -13,7 +13,7 @@ from nemo.lightning.pytorch.callbacks.progress_printer import ProgressPrinter
 from toolkit.train import heartbeat
 from toolkit.train.metrics import Metrics
 
-__all__ = ["FinetuneResume", "Heartbeat", "Metrics", "SafePrinter", "ValidationOnResume"]
+__all__ = ["Heartbeat", "Metrics", "SafePrinter", "ValidationOnResume"]
 
 
 class SafePrinter(ProgressPrinter):
@@ -52,14 +52,3 @@ class ValidationOnResume(pl.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         loop = trainer.fit_loop.epoch_loop
         loop.skip_val_on_restart = loop.val_loop.restarting = False
-
-
-class FinetuneResume(pl.Callback):
-    """Resuming inside an epoch of `llm.finetune` without repeating data.
-
-    After a resume the "batch" sampler of NeMo's FineTuningDataModule holds only the batches that are left, while
-    Lightning goes on counting from those already done: the epoch ends early and begins again at the resume point.
-    """
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        trainer.fit_loop.epoch_loop.batch_progress.current.reset()

@@ -1,4 +1,4 @@
-"""Attention that ends where a document ends (`data.reset_attention`): by a mask, or by packing.
+"""Attention that ends where a document ends (`data.reset_attention`, `finetune.pack`): by a mask, or by packing.
 
 Decides which of the two a training takes and makes its batches; that document ends are what `<EOD>` marks is decided
 by Megatron's datasets, and the attention itself is the layers'.
@@ -17,14 +17,15 @@ from megatron.core import parallel_state
 from megatron.core.packed_seq_params import PackedSeqParams
 from nemo.collections.llm.gpt.model.base import gpt_data_step, gpt_forward_step
 
-from toolkit.train.job import Job
+from toolkit.train.answer_tensors import apart
+from toolkit.train.job import FinetuneJob, Job
 
 
 def way(job: Job) -> Literal["across", "mask", "pack"]:
     """`across`: attention crosses documents. Transformer Engine's flash attention reads no mask, so there they are
     packed; other layers take a mask.
     """
-    if not job.data.reset_attention:
+    if not (job.pack if isinstance(job, FinetuneJob) else job.data.reset_attention):
         return "across"
     return "mask" if job.on_cpu or job.train.layers == "local" else "pack"
 
@@ -36,6 +37,8 @@ def configure(config: Any, job: Job) -> None:
         config.data_step_fn, config.forward_step_fn = packed_data_step, forward_step
     elif job.on_cpu or job.train.layers == "local":
         config.data_step_fn, config.forward_step_fn = gpt_data_step, forward_step
+    if chosen == "mask" and isinstance(job, FinetuneJob):
+        config.data_step_fn = masked_data_step
     if chosen == "mask":
         config.masked_softmax_fusion = False  # that kernel is causal and reads no mask
 
@@ -71,6 +74,14 @@ def packed_data_step(dataloader_iter: Iterator[Any], use_mtp: bool = False) -> d
     made["longest"] = int(starts.diff().max())  # known here, on the host; asking the GPU for it would wait for it
     made["starts"] = starts.cuda(non_blocking=True)
     return made
+
+
+def masked_data_step(dataloader_iter: Iterator[Any], use_mtp: bool = False) -> dict[str, Any]:
+    """NeMo's `gpt_data_step` for packed examples, with the mask that keeps them apart: of one micro-batch at a time."""
+    batch = next(dataloader_iter)
+    if isinstance(batch, tuple) and len(batch) == 3:
+        batch = batch[0]
+    return gpt_data_step(iter([{**batch, "attention_mask": apart(batch["position_ids"])}]), use_mtp)
 
 
 def forward_step(model: Any, batch: dict[str, Any]) -> torch.Tensor:

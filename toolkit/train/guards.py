@@ -38,6 +38,7 @@ class Guard(pl.Callback):
         self.skipped = False  # in this step
         self.in_a_row = 0
         self.wants_rollback = False  # rank 0 alone sees the loss
+        self._sees_gradients = False
         self._loss: torch.Tensor | None = None
         self._norm: float | None = None
 
@@ -46,7 +47,12 @@ class Guard(pl.Callback):
         self.window, skipped = spikes.recall(self.limits, known)
         self.in_a_row = together.hear(skipped)
         self._see_loss(trainer.strategy)
-        self._see_gradients(trainer, trainer.strategy.optimizers[0].mcore_optimizer)
+        self._sees_gradients = False
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if not self._sees_gradients:  # adapters, and what updates them, are made when the first epoch starts
+            self._see_gradients(trainer, trainer.strategy.optimizers[0].mcore_optimizer)
+            self._sees_gradients = True
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         """After `Metrics` has waited for the step's figures."""

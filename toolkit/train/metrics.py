@@ -20,7 +20,7 @@ from toolkit.models import EXTRA_TOKENS, Shape
 from toolkit.progress import Progress
 from toolkit.recipe.schema import Watch
 from toolkit.train import guards, loggers, power, rows
-from toolkit.train.job import Job
+from toolkit.train.job import FinetuneJob, Job
 from toolkit.train.rows import append
 
 __all__ = ["Metrics", "append", "config"]
@@ -45,11 +45,11 @@ def config(job: Job, label: str) -> run.Config:
         Metrics,
         folder=str(job.folder),
         steps=job.train.steps,
-        tokens_per_step=job.train.global_batch * job.train.seq_length,
+        tokens_per_step=job.tokens_per_step,
         label=label,
         devices=site.nodes * site.devices_per_node,
         peak_tflops=peak,
-        flops_per_token=needed,
+        flops_per_token=None if isinstance(job, FinetuneJob) and job.lora else needed,  # no convention counts adapters
         watch=job.watch,
         settings={name: dataclasses.asdict(getattr(job, name)) for name in told},
     )

@@ -6,6 +6,7 @@ a CPU needs differently is in `cpu`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import nemo_run as run
@@ -16,12 +17,28 @@ from megatron.core.optimizer import OptimizerConfig
 from megatron.core.transformer.enums import AttnBackend
 from nemo import lightning as nl
 from nemo.collections import llm
-from nemo.collections.llm.gpt.data.fine_tuning import FineTuningDataModule
 from nemo.collections.llm.gpt.model.llama import Llama3Config
 from nemo.lightning.pytorch.callbacks.megatron_comm_overlap import MegatronCommOverlapCallback
 from nemo.lightning.pytorch.optim import MegatronOptimizerModule
 
-from toolkit.train import callbacks, cpu, documents, guards, layers, metrics, order, saving, stragglers, stream
+from toolkit import tokenizer as tokenizers
+from toolkit.errors import CheckpointError
+from toolkit.train import (
+    adapters,
+    answer_data,
+    blending,
+    callbacks,
+    cpu,
+    documents,
+    guards,
+    layers,
+    metrics,
+    new_tokens,
+    order,
+    saving,
+    stragglers,
+    stream,
+)
 from toolkit.train.job import FinetuneJob, Job, PretrainJob
 from toolkit.train.schedule import HorizonCosine
 from toolkit.train.tokenizer import NemoTokenizer
@@ -39,21 +56,31 @@ _ATTENTION = {name: AttnBackend[name] for name in ("auto", "flash", "fused", "un
 
 def pretrain_recipe(job: PretrainJob, plan: order.Order | None = None) -> run.Partial:
     """`plan` is what `order.agree` found; without one, the order of a training that begins."""
-    train = job.train
     recipe = llm.llama2_7b.pretrain_recipe(
         dir=str(job.folder), name="nemo", num_nodes=job.cluster.nodes, num_gpus_per_node=job.cluster.devices_per_node
     )
-    recipe.data = run.Config(
+    recipe.data = pretrain_data(job, plan if plan is not None else order.plan(job))
+    _common(recipe, job, label="pretrain")
+    documents.configure(recipe.model.config, job)
+    return recipe
+
+
+def pretrain_data(job: PretrainJob, plan: order.Order) -> run.Config:
+    """The data alone, of which `composition` shows the batches."""
+    train, asked, valid = job.train, blending.training(job, plan.samples), list(blending.validation(job))
+    return run.Config(
         stream.OrderedData,
-        plan=plan if plan is not None else order.plan(job),
+        plan=plan,
         steps=train.steps,
         packed=documents.way(job) == "pack",
         masked=documents.way(job) == "mask",
+        one_epoch=[str(prefix) for prefix in blending.with_rows(job, job.valid_shards)],
         paths={
-            "train": [str(p) for p in job.train_shards],
-            "validation": [str(p) for p in job.valid_shards],
-            "test": [str(p) for p in job.valid_shards],
+            "train": list(asked.paths),
+            "validation": valid,
+            "test": list(valid),
         },
+        num_train_samples=asked.samples,
         split=None,
         seq_length=train.seq_length,
         micro_batch_size=train.micro_batch,
@@ -67,9 +94,6 @@ def pretrain_recipe(job: PretrainJob, plan: order.Order | None = None) -> run.Pa
         index_mapping_dir=str(job.folder / "index"),
         tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer)),
     )
-    _common(recipe, job, label="pretrain")
-    documents.configure(recipe.model.config, job)
-    return recipe
 
 
 def finetune_recipe(job: FinetuneJob) -> run.Partial:
@@ -82,8 +106,12 @@ def finetune_recipe(job: FinetuneJob) -> run.Partial:
         peft_scheme=None,
         seq_length=train.seq_length,
     )
+    par = job.parallel
     recipe.data = run.Config(
-        FineTuningDataModule,
+        answer_data.AnswerData,
+        steps=train.steps,
+        packed=job.pack,
+        multiple=math.lcm(answer_data.MULTIPLE, par.tp if par.sequence else 1, 2 * par.cp if par.cp > 1 else 1),
         dataset_root=str(job.rows),
         seq_length=train.seq_length,
         micro_batch_size=train.micro_batch,
@@ -94,8 +122,27 @@ def finetune_recipe(job: FinetuneJob) -> run.Partial:
         tokenizer=run.Config(NemoTokenizer, folder=str(job.tokenizer)),
     )
     _common(recipe, job, label="finetune")
-    recipe.trainer.callbacks.append(run.Config(callbacks.FinetuneResume))
+    documents.configure(recipe.model.config, job)
+    if job.lora is not None:
+        recipe.peft = adapters.transform(job.lora)
+        recipe.trainer.callbacks.append(run.Config(adapters.Merge, folder=str(job.merged)))
+    # Of frozen weights no checkpoint knows anything: a training of adapters begins with them each time.
+    if job.new_tokens and (job.resume is None or job.lora is not None):
+        recipe.trainer.callbacks.append(run.Config(new_tokens.NewTokens, end=_vocabulary(job), count=job.new_tokens))
     return recipe
+
+
+def _vocabulary(job: FinetuneJob) -> int:
+    """Tokens of the tokenizer, for which the checkpoint must have rows. Raises `CheckpointError`."""
+    known = tokenizers.load(job.tokenizer).vocab_size
+    if known > job.vocab_rows:
+        raise CheckpointError(
+            f"the tokenizer has {known} tokens, and the checkpoint's embedding {job.vocab_rows} rows",
+            where=job.weights,
+            why="new tokens take rows that the import padded the vocabulary with",
+            do="choose a finetune.format without new tokens, or import with a larger padded vocabulary",
+        )
+    return known
 
 
 def _common(recipe: run.Partial, job: Job, *, label: str) -> None:
@@ -160,7 +207,7 @@ def _layers(job: Job) -> Any:
     # On a CPU, where nothing is gained by it, `auto` stays with the code that Megatron tests its kernels against.
     if job.train.attention == "unfused" or (job.on_cpu and job.train.attention == "auto"):
         return layers.unfused
-    return layers.flash_within_documents if job.data.reset_attention else layers.flash
+    return layers.flash_within_documents if documents.way(job) == "mask" else layers.flash
 
 
 def _optimizer(job: Job) -> run.Config:
@@ -200,7 +247,7 @@ def _trainer(trainer: Any, job: Job, label: str) -> None:
     # Counted over all steps: else a resume counts from its own start, and raises when fewer are left than the interval.
     trainer.check_val_every_n_epoch = None
     trainer.val_check_interval = min(train.valid_every, train.steps)
-    trainer.limit_val_batches = train.valid_batches
+    trainer.limit_val_batches = train.valid_batches  # 0: there is nothing to validate on
     trainer.limit_test_batches = 0 if label == "finetune" else 1
     trainer.num_sanity_val_steps = 0
     trainer.default_root_dir = str(job.folder)

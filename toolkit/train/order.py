@@ -21,6 +21,7 @@ from toolkit.train.job import PretrainJob
 FILE = "order.json"  # in every checkpoint of a pretraining
 SKIPS = "skips.json"  # in the training's folder
 _EDGE = 1 << 20
+_FEW = 4  # shards that a message names
 _NEW_RUN = "start a new run from this checkpoint's weights: inputs.checkpoint"
 
 
@@ -45,8 +46,9 @@ class Shard:
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """What the order of the data follows from. `samples` is how many the first start asked Megatron for: with several
-    epochs its shuffle depends on that. `skips` are those known so far. `stream` is a hash of what Megatron's datasets
-    made of all this, empty where that is not known yet.
+    epochs its shuffle depends on that. `weights` are the shards' shares, where the recipe states them. `skips` are
+    those known so far. `stream` is a hash of what Megatron's datasets made of all this, empty where that is not known
+    yet.
     """
 
     seed: int
@@ -54,6 +56,7 @@ class Order:
     global_batch: int
     samples: int
     shards: tuple[Shard, ...] = ()
+    weights: tuple[float, ...] = ()
     skips: tuple[Skip, ...] = ()
     stream: str = ""
 
@@ -131,6 +134,7 @@ def plan(job: PretrainJob) -> Order:
         seq_length=train.seq_length,
         global_batch=train.global_batch,
         samples=train.steps * train.global_batch,
+        weights=job.shard_weights,
     )
 
 
@@ -142,7 +146,7 @@ def agree(job: PretrainJob, *, write: bool) -> Order:
     taken as it is. `write`: this process (one of all ranks) also writes the skips that the folder does not know yet.
     """
     skips = read_skips(job.folder)
-    now = replace(plan(job), shards=tuple(fingerprint(prefix) for prefix in job.train_shards), skips=skips)
+    now = replace(plan(job), shards=tuple(_known(prefix, job) for prefix in job.train_shards), skips=skips)
     if job.resume is None:
         return now
     saved = read(job.resume)
@@ -187,6 +191,27 @@ def _compare(saved: Order, now: Order, *, where: Path) -> None:
             why=f"the checkpoint's: {_described(saved.shards)}; given: {_described(now.shards)}",
             do=f"give the same shards in the same order (inputs.shards), or {_NEW_RUN}",
         )
+    if saved.weights != now.weights:
+        raise CheckpointError(
+            "data.weights are not those that the checkpoint was trained with",
+            where=where,
+            why=f"the checkpoint's, by shard: {list(saved.weights)}; given: {list(now.weights)}",
+            do=f"give the same weights, or {_NEW_RUN}",
+        )
+
+
+def _known(prefix: Path, job: PretrainJob) -> Shard:
+    """The shard by the hashes that its manifest has, which was compared with the files; else by looking into it."""
+    facts = job.shard_facts.get(prefix)
+    if facts is None:
+        return fingerprint(prefix)
+    sizes = []
+    for path in (Path(f"{prefix}.bin"), Path(f"{prefix}.idx")):
+        try:
+            sizes.append(path.stat().st_size)
+        except OSError as err:
+            raise ShardError(f"cannot be read: {err.strerror}", where=path) from None
+    return Shard(name=prefix.name, bin_bytes=sizes[0], idx_bytes=sizes[1], sha256=facts.sha256)
 
 
 def _content(shard: Shard) -> tuple[object, ...]:
@@ -194,7 +219,8 @@ def _content(shard: Shard) -> tuple[object, ...]:
 
 
 def _described(shards: Sequence[Shard]) -> str:
-    return ", ".join(f"{s.name} ({s.bin_bytes:,} + {s.idx_bytes:,} bytes, {s.sha256[:12]})" for s in shards)
+    shown = [f"{s.name} ({s.bin_bytes:,} + {s.idx_bytes:,} bytes, {s.sha256[:12]})" for s in shards[:_FEW]]
+    return ", ".join(shown) + (f" and {len(shards) - _FEW} more" if len(shards) > _FEW else "")
 
 
 def fingerprint(prefix: Path) -> Shard:
@@ -239,7 +265,8 @@ def read(checkpoint: Path) -> Order | None:
         if not all(type(value) is int and value >= 1 for value in counts.values()):
             raise ValueError(f"not counts: {json.dumps(counts)}")
         skips = tuple(_skip(row) for row in given["skips"])
-        return Order(**counts, shards=shards, skips=skips, stream=str(given["stream"]))
+        weights = tuple(float(weight) for weight in given.get("weights", ()))
+        return Order(**counts, shards=shards, weights=weights, skips=skips, stream=str(given["stream"]))
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as err:
         raise CheckpointError(
             f"its {FILE} cannot be read: {err!r}", where=checkpoint, do="resume from another checkpoint"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -158,6 +159,20 @@ def _distributed_optimizer() -> None:
     cls.sharded_state_dict = sharded_state_dict
     cls.load_state_dict = load_state_dict
     cls._set_main_param_and_optimizer_states = set_main_param_and_states
+
+
+def lora_without_te() -> None:
+    """nemo/collections/llm/peft/lora.py:703 asks of each module whether it is Transformer Engine's, without which the
+    name stands for an error; and utils.py:53 takes names that megatron-core keeps for it for the package itself.
+    """
+    from nemo.collections.llm.peft import lora, utils
+
+    if not lora.HAVE_TE:
+        lora.te, utils.HAVE_TE = SimpleNamespace(Linear=_NoLayer), False
+
+
+class _NoLayer:
+    """No module is one."""
 
 
 def _nemo_seed() -> None:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from nemo.lightning.pytorch.plugins import MegatronDataSampler
 
 from toolkit.errors import CheckpointError
 from toolkit.train import order
+from toolkit.train.loading import with_batches
 from toolkit.train.order import Order
 
 _EDGE = 1 << 20
@@ -30,11 +31,22 @@ class OrderedData(llm.PreTrainingDataModule):
     """Pretraining data that goes on at the step's own place in the stream, whatever was left out before it.
 
     `plan` is the `Order`, `steps` those of this training. `masked` has each sample carry a mask of its documents;
-    `packed` says that each micro-batch's documents are packed into one row (`documents`).
+    `packed` says that each micro-batch's documents are packed into one row (`documents`). `one_epoch` are the shards
+    of the validation after the last step, where they are not all of `paths`.
     """
 
-    def __init__(self, *, plan: Order, steps: int, packed: bool = False, masked: bool = False, **given: Any) -> None:
+    def __init__(
+        self,
+        *,
+        plan: Order,
+        steps: int,
+        packed: bool = False,
+        masked: bool = False,
+        one_epoch: Sequence[str] = (),
+        **given: Any,
+    ) -> None:
         super().__init__(**given)
+        self.one_epoch = list(one_epoch)
         self.plan, self.create_attention_mask = plan, masked  # NeMo would make masks wherever it finds no TE
         self.data_sampler = StepSampler(plan=plan, steps=steps, micro_batch=self.micro_batch_size, packed=packed)
 
@@ -85,14 +97,7 @@ class StepSampler(MegatronDataSampler):
             dp=parallel_state.get_data_parallel_world_size(),
             length=len(dataloader.dataset),
         )
-        return torch.utils.data.DataLoader(
-            dataloader.dataset,
-            batch_sampler=batches,
-            num_workers=dataloader.num_workers,
-            pin_memory=dataloader.pin_memory,
-            persistent_workers=dataloader.persistent_workers,
-            collate_fn=dataloader.collate_fn,
-        )
+        return with_batches(dataloader, batches)
 
     def _begin(self) -> int:
         """The steps already done. A checkpoint that knows nothing of its order says how many samples it had read."""

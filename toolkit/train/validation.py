@@ -33,8 +33,6 @@ class Padded(torch.utils.data.Dataset):
         if index < len(self.dataset):
             return self.dataset[index]
         sample = self.dataset[0]
-        if "answer_start_idx" in sample:  # of a finetuning: none is an answer's, and the mask is made anew of that
-            return {**sample, "answer_start_idx": len(sample["input_ids"]) + 1}
         return {**sample, "loss_mask": torch.zeros_like(sample["loss_mask"])}
 
 
@@ -75,8 +73,8 @@ def full(trainer: Any, folder: Path) -> float | None:
 def _batches(data: Any) -> Any:
     """A loader of all validation samples in whole global batches."""
     pretraining = isinstance(data, stream.OrderedData)
-    dataset = _one_epoch(data) if pretraining else data._create_dataset(data.validation_path)
-    return data._create_dataloader(Padded(dataset, data.global_batch_size), mode="validation")
+    dataset = Padded(_one_epoch(data), data.global_batch_size) if pretraining else data.validation_rows()
+    return data._create_dataloader(dataset, mode="validation")
 
 
 def _one_epoch(data: stream.OrderedData) -> Any:
@@ -84,7 +82,8 @@ def _one_epoch(data: stream.OrderedData) -> Any:
     from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 
     config = data.gpt_dataset_config
-    config.blend_per_split = [None, config.blend_per_split[1], None]
+    # Without weights: with them the shards' shares would be of samples that are asked for, and none are.
+    config.blend_per_split = [None, (data.one_epoch or config.blend_per_split[1][0], None), None]
     sizes = [0, None, 0]
     return BlendedMegatronDatasetBuilder(data.dataset_cls, sizes, is_built_on_rank=lambda: True, config=config).build()[
         1
