@@ -33,7 +33,7 @@ class Figure:
     caption: str = ""
 
 
-def _both(draw: Callable[..., Markup], uid: str, wide: int, **options: float) -> Markup:
+def both(draw: Callable[..., Markup], uid: str, wide: int, **options: float) -> Markup:
     return draw(uid=f"{uid}-w", css="wide", width=wide, **options) + draw(uid=f"{uid}-n", css="narrow", width=NARROW)
 
 
@@ -97,7 +97,7 @@ def loss(curve: Curve, uid: str, what: str) -> Figure | None:
             steps=_span(curve), marks=curve.resumed[:50], flags=flags,
         )  # fmt: skip
 
-    return Figure(title=title, svg=_both(draw, uid, 960, height=320), legend=tuple(legend), caption=desc)
+    return Figure(title=title, svg=both(draw, uid, 960, height=320), legend=tuple(legend), caption=desc)
 
 
 def column(
@@ -129,7 +129,7 @@ def column(
             steps=_span(curve), from_zero=zero, marks=curve.resumed[:50],
         )  # fmt: skip
 
-    return Figure(title=title, svg=_both(draw, uid, wide, height=180), caption=desc)
+    return Figure(title=title, svg=both(draw, uid, wide, height=180), caption=desc)
 
 
 def _ticker(lines: list[Line]) -> Callable[[float], str]:
@@ -174,4 +174,4 @@ def scores(table: list[Score], marks: Landmarks | None, uid: str) -> Figure:
         )  # fmt: skip
 
     caption = "Whiskers: 95 % interval." if any(score.low is not None for score in table) else ""
-    return Figure(title=text(first.title, 120), svg=_both(draw, uid, 500, labels=118.0), caption=caption)
+    return Figure(title=text(first.title, 120), svg=both(draw, uid, 500, labels=118.0), caption=caption)

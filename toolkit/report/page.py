@@ -9,9 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from toolkit import __version__, files
-from toolkit.errors import MissingPackage, RunError
-from toolkit.report import read, speed, words
+from toolkit.report import read, rendering, speed, words
 from toolkit.report.paper import tables
 from toolkit.report.read import Record
 from toolkit.report.settings import data_parallel, lookup, settings, step_tokens
@@ -31,16 +29,7 @@ def build(run: str | Path, out: str | Path | None = None) -> Path:
 
 def write(record: Record, out: str | Path | None = None) -> Path:
     path = Path(out) if out is not None else record.root / "report.html"
-    html = render(record)
-    if path.is_dir():
-        raise RunError("the page cannot be written over a folder", where=path, do="name a file with -o")
-    try:
-        files.write_text(path, html)
-    except OSError as err:
-        raise RunError(
-            f"the page cannot be written: {err.strerror}", where=path, do="name another file with -o"
-        ) from err
-    return path
+    return rendering.write(path, render(record))
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -55,28 +44,11 @@ def summary(record: Record) -> dict[str, Any]:
 
 def render(record: Record) -> str:
     """The page as HTML text. Every value from the run folder passes `text` and the template's escaping."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError as err:
-        raise MissingPackage(
-            "jinja2 is not installed", do="install the toolkit's report extra, or run it in its image"
-        ) from err
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "template"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else text(value),
-    )
-    style = Markup((Path(__file__).parent / "template" / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template("page.html.j2").render(style=style, **_context(record))
+    return rendering.render("page.html.j2", **_context(record))
 
 
 def _context(record: Record) -> dict[str, Any]:
-    from toolkit.report import nodes
+    from toolkit.report import nodes, promised
     from toolkit.report.sections import absent, landmarks_70b, score_table, stage_rows, training
 
     recipe, manifest = record.recipe, record.manifest
@@ -84,7 +56,6 @@ def _context(record: Record) -> dict[str, Any]:
     code, state = words.state(record)
     name = recipe.get("name") or manifest.get("recipe") or "recipe unknown"
     return {
-        "version": __version__,
         "run": record.run,
         "name": text(name, 80),
         "title": text(recipe.get("title") or name, 200),
@@ -97,12 +68,14 @@ def _context(record: Record) -> dict[str, Any]:
         "notes": record.notes,
         "paper": {"title": tables()["title"], "url": tables()["url"]},
         "scores": [score_table(index, table) for index, table in enumerate(words.tables(record))],
+        "scores_page": (record.root / "scores.html").is_file(),
         "no_scores": absent(record, "score", "scores"),
         "trainings": [
             training(record, record.pretrain, "pretrain", "continued pretraining"),
             training(record, record.finetune, "finetune", "finetuning"),
         ],
         "landmarks_70b": landmarks_70b(record),
+        "promise": promised.section(record),
         "preflight": nodes.section(record),
         "stages": stage_rows(record.stages),
         "outputs": [stage for stage in record.stages if stage.outputs],

@@ -31,6 +31,10 @@ class Landmarks:
     groups: dict[str, tuple[float | None, ...]]
 
 
+OURS = ("Llama-2-7B", "MEDITRON-7B", "Llama-2-70B", "MEDITRON-70B")
+"""What a run is compared with: the paper's own models, and what they began with."""
+
+
 @functools.cache
 def tables() -> dict[str, Any]:
     import yaml
@@ -43,18 +47,23 @@ def key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
+def column_of(name: str | None) -> str | None:
+    """The column of the tables that a benchmark's name means; None where there is none."""
+    names = {key(alias): column for column, aliases in tables()["columns"].items() for alias in [column, *aliases]}
+    return names.get(key(name)) if name else None
+
+
 def landmarks(name: str | None) -> Landmarks | None:
     """The paper's numbers for the column `name` of its tables, or None where it has no such column."""
     if not name:
         return None
     data = tables()
-    names = {key(alias): column for column, aliases in data["columns"].items() for alias in [column, *aliases]}
-    column = names.get(key(name))
+    column = column_of(name)
     if column is None:
         return None
     published, notes = [], [data["notes"]["all"], data["notes"].get(column, "")]
     for table in data["tables"]:
-        cells = {model: row[column] for model, row in table["rows"].items() if column in row}
+        cells = {model: row[column] for model, row in table["rows"].items() if column in row and model in OURS}
         for model, cell in cells.items():
             value, spread = cell if isinstance(cell, list) else (cell, None)
             published.append(
@@ -75,7 +84,7 @@ def landmarks(name: str | None) -> Landmarks | None:
             continue
         if table.get("note"):
             notes.append(f"{table['name']}: {table['note']}")
-        for model, cells in table["rows"].items():
+        for model, cells in ((model, cells) for model, cells in table["rows"].items() if model in OURS):
             for name_, cell in zip(table["keys"], cells, strict=True):
                 groups.setdefault(name_, [None] * len(heads)).append(cell / 100)
             heads.append((table["name"], table["short"], model))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def read(run: str | Path) -> Record:
         recipe_text=recipe_text,
         manifest=manifest,
         manifest_text=_text(root, "manifest.json", []) or "",
+        plan=_json(root, "plan.json", dict, notes),
         stages=_stages(root, recipe, notes),
         pretrain=_curve(root, "stages/pretrain/metrics.jsonl", notes),
         finetune=_curve(root, "stages/finetune/metrics.jsonl", notes),
@@ -240,14 +242,19 @@ def _fraction(value: Any) -> float | None:
 
 def _scores(root: Path, notes: list[str]) -> tuple[Score, ...]:
     name = "stages/score/scores.json"
-    found: dict[tuple[str, str, str], Score] = {}
+    found: dict[tuple[str, str, int, str], Score] = {}
     left_out = 0
-    for row in _json(root, name, list, notes):
-        score = _score(_object(row))
+    for row in map(_object, _json(root, name, list, notes)):
+        score = _score(row)
         if score is None:
             left_out += 1
-        else:
-            found[score.benchmark, score.mode, score.model] = score
+            continue
+        key = (score.benchmark, score.mode, score.shots, score.model)
+        if score.seeds == 1 or key not in found:
+            found[key] = score
+        else:  # the row of several seeds together says less of the rest, and comes last
+            mean = {"accuracy": score.accuracy, "seeds": score.seeds, "sd": score.sd, "invalid": score.invalid}
+            found[key] = replace(found[key], **mean, low=score.low, high=score.high, correct=None)
     if left_out:
         notes.append(
             f"{name}: {left_out} row{'s' if left_out > 1 else ''} without model, benchmark or accuracy left out"
@@ -258,7 +265,7 @@ def _scores(root: Path, notes: list[str]) -> tuple[Score, ...]:
 def _score(row: dict[str, Any]) -> Score | None:
     model, benchmark = row.get("model"), row.get("benchmark")
     n, correct = whole(row.get("n")), whole(row.get("correct"))
-    accuracy = _fraction(row.get("accuracy"))
+    accuracy = _fraction(row.get("mean", row.get("accuracy")))
     if accuracy is None and n and correct is not None and correct <= n:
         accuracy = correct / n
     if not isinstance(model, str) or not isinstance(benchmark, str) or accuracy is None:
@@ -271,7 +278,7 @@ def _score(row: dict[str, Any]) -> Score | None:
         part = _fraction(_object(value).get("accuracy"))
         if part is not None:
             groups[name] = (part, whole(_object(value).get("n")))
-    notes = row.get("notes")
+    notes, seeds = row.get("notes"), _list(row.get("seeds"))
     return Score(
         model=model,
         benchmark=benchmark,
@@ -286,4 +293,8 @@ def _score(row: dict[str, Any]) -> Score | None:
         groups=groups,
         paper=row["paper"] if isinstance(row.get("paper"), str) else None,
         notes=tuple(str(note) for note in (notes if isinstance(notes, list) else [notes] if notes else [])),
+        shots=whole(row.get("shots")) or 0,
+        seeds=max(1, len(seeds)),
+        sd=number(row.get("sd")),
+        invalid=whole(row.get("invalid")),
     )

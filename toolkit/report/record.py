@@ -63,6 +63,10 @@ class Score:
     groups: dict[str, tuple[float, int | None]]
     paper: str | None
     notes: tuple[str, ...]
+    shots: int = 0
+    seeds: int = 1  # more: `accuracy` is their mean, with standard deviation `sd`
+    sd: float | None = None
+    invalid: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,7 @@ class Record:
     recipe_text: str
     manifest: dict[str, Any]
     manifest_text: str
+    plan: dict[str, Any]
     stages: tuple[Stage, ...]
     pretrain: Curve
     finetune: Curve

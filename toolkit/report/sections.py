@@ -35,6 +35,8 @@ def score_table(index: int, table: list[Score]) -> dict[str, Any]:
                 "accuracy": percent(score.accuracy),
                 "interval": f"{100 * score.low:.1f} to {100 * score.high:.1f} %" if score.low is not None else "\u2013",
                 "counts": f"{score.correct:,} / {score.n:,}" if None not in (score.correct, score.n) else _n(score.n),
+                "invalid": f"{score.invalid:,} not readable" if score.invalid else "",
+                "sd": f"\u00b1 {100 * score.sd:.2g} over {score.seeds} seeds" if score.sd is not None else "",
                 "change": change,
                 "sure": sure,
             }
@@ -42,7 +44,7 @@ def score_table(index: int, table: list[Score]) -> dict[str, Any]:
     claimed = next((score.paper for score in table if score.paper), None)
     return {
         "figure": figures.scores(table, marks, f"score{index}"),
-        "mode": table[0].mode,
+        "mode": table[0].mode + (f", {table[0].shots}-shot" if table[0].shots else ""),
         "benchmark": table[0].benchmark,
         "chance": next((percent(score.chance) for score in table if score.chance is not None), None),
         "rows": rows,

@@ -134,23 +134,13 @@ def hours(curve: Curve) -> float | None:
 
 def power(recipe: dict[str, Any], curve: Curve) -> tuple[list[tuple[str, str, str, bool]], str]:
     """Rows of the energy and carbon table as `table`'s, and why there are none."""
-    name, stated = lookup(recipe, "cluster.gpu"), positive(recipe, "cluster.gpu_tdp_w")
-    on_cpu = lookup(recipe, "cluster.device") == "cpu"
-    watts = curve.watts
-    source = "measured by NVML, mean of one GPU"
-    if watts is None:
-        watts = hardware.tdp_w(name if isinstance(name, str) and not on_cpu else None, stated)
-        source = f"not measured: the limit of {'a device as stated' if stated else text(name, 40)}"
+    watts, source = _watts(recipe, curve)
     size, spent = devices(recipe), hours(curve)
     if watts is None:
-        why = "a CPU's power is not read" if on_cpu else "power was not measured, and the GPU's is not known"
-        return [], f"No energy: {why}; cluster.gpu_tdp_w states it."
-    if size is None or spent is None:
+        return [], f"No energy: {source}; cluster.gpu_tdp_w states it."
+    used, factors = account(recipe, curve), _site(recipe)
+    if used is None or size is None or spent is None:
         return [], ""
-    factors = {key: number(lookup(recipe, f"cluster.{key}")) for key in ("node_overhead", "pue", "kgco2_per_kwh")}
-    bad = [key for key, value in factors.items() if value is not None and value < (0 if key == "kgco2_per_kwh" else 1)]
-    factors |= dict.fromkeys(bad)
-    used = energy.account(device_kwh=energy.device_kwh(watts=watts, devices=size, hours=spent), **factors)
     rows = [
         ("Power", f"{plain(watts, 0)} W", source, False),
         ("Time", duration(3600 * spent), f"{count(size * spent)} device hours", False),
@@ -161,6 +151,34 @@ def power(recipe: dict[str, Any], curve: Curve) -> tuple[list[tuple[str, str, st
         intensity = f"at {plain(factors['kgco2_per_kwh'])} kgCO2 a kWh"
         rows.append(("Carbon", f"{plain(used.kgco2, 2)} kgCO2", intensity, True))
     return rows, "" if used.kgco2 is not None else "No carbon: cluster.kgco2_per_kwh is not stated."
+
+
+def account(recipe: dict[str, Any], curve: Curve) -> energy.Energy | None:
+    """What the training used so far, None where power or time are not known."""
+    watts, _ = _watts(recipe, curve)
+    size, spent = devices(recipe), hours(curve)
+    if watts is None or size is None or spent is None:
+        return None
+    return energy.account(device_kwh=energy.device_kwh(watts=watts, devices=size, hours=spent), **_site(recipe))
+
+
+def _watts(recipe: dict[str, Any], curve: Curve) -> tuple[float | None, str]:
+    """(watts of one device, whence), or (None, why they are not known)."""
+    if curve.watts is not None:
+        return curve.watts, "measured by NVML, mean of one GPU"
+    name, stated = lookup(recipe, "cluster.gpu"), positive(recipe, "cluster.gpu_tdp_w")
+    on_cpu = lookup(recipe, "cluster.device") == "cpu"
+    watts = hardware.tdp_w(name if isinstance(name, str) and not on_cpu else None, stated)
+    if watts is None:
+        return None, "a CPU's power is not read" if on_cpu else "power was not measured, and the GPU's is not known"
+    return watts, f"not measured: the limit of {'a device as stated' if stated else text(name, 40)}"
+
+
+def _site(recipe: dict[str, Any]) -> dict[str, float | None]:
+    """The site's factors, without those that cannot be."""
+    factors = {key: number(lookup(recipe, f"cluster.{key}")) for key in ("node_overhead", "pue", "kgco2_per_kwh")}
+    bad = [key for key, value in factors.items() if value is not None and value < (0 if key == "kgco2_per_kwh" else 1)]
+    return factors | dict.fromkeys(bad)
 
 
 def _carbon(value: float | None) -> str:

@@ -33,10 +33,10 @@ def running(record: Record) -> bool:
 
 
 def tables(record: Record) -> list[list[Score]]:
-    """Scores by benchmark and mode in the order of the file, each table's models from base to finetuned."""
-    found: dict[tuple[str, str], list[Score]] = {}
+    """Scores by benchmark, mode and shots in the order of the file, each table's models from base to finetuned."""
+    found: dict[tuple[str, str, int], list[Score]] = {}
     for score in record.scores:
-        found.setdefault((score.benchmark, score.mode), []).append(score)
+        found.setdefault((score.benchmark, score.mode, score.shots), []).append(score)
     rank = {model: index for index, model in enumerate(MODELS)}
     return [sorted(scores, key=lambda score: rank.get(score.model, len(rank))) for scores in found.values()]
 
