@@ -123,6 +123,7 @@ def measure(name: str, steps: int, run: Any, folder: Path) -> dict[str, Any]:
 
     from toolkit import train
     from toolkit.plan import layout
+    from toolkit.stages.pretrain import shards_of
     from toolkit.train import engine, nemo_recipe
 
     recipe, shards = run.recipe, run.stage("shards") / "shards"
@@ -136,8 +137,7 @@ def measure(name: str, steps: int, run: Any, folder: Path) -> dict[str, Any]:
         cluster=dataclasses.replace(recipe.cluster, devices_per_node=1),
         vocab_rows=layout(recipe).vocab_padded,
         tokenizer=shards / "tokenizer",
-        train_shards=(shards / "train",),
-        valid_shards=(shards / "valid",),
+        **shards_of(shards, {}),
         guard=recipe.guard,
         watch=recipe.watch,
     )
