@@ -151,7 +151,7 @@ def test_following_goes_on_over_a_requeue(chain: Chain, repo_root: Path) -> None
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as follower:
-        stop = threading.Timer(120, follower.kill)
+        stop = threading.Timer(300, follower.kill)
         stop.start()
         try:
             assert follower.stdout is not None and follower.stderr is not None
@@ -162,10 +162,7 @@ def test_following_goes_on_over_a_requeue(chain: Chain, repo_root: Path) -> None
             assert follower.stdout.readline() == "first attempt\n"
             chain.slurm.out("scontrol", "requeue", chain.jobs["pretrain"])
             chain.attempt("pretrain", "STOPPED")
-            chain.slurm.wait(lambda: chain.state("pretrain") == "PENDING")
-            # Started while its node still clears the first attempt away, a job ends at once with exit code 1.
-            chain.slurm.wait(lambda: set(chain.slurm.out("sinfo", "--noheader", "--format=%t").split()) == {"idle"})
-            chain.slurm.out("scontrol", "update", f"JobId={chain.jobs['pretrain']}", "StartTime=now")
+            # It starts again by itself; hastened with StartTime=now it may be refused: "Job credential revoked".
             assert follower.stdout.readline() == "second attempt\n"
             assert follower.poll() is None
             finish(run, "pretrain")
@@ -288,7 +285,7 @@ def test_slurm_is_away(
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as follower:
-        stop = threading.Timer(120, follower.kill)
+        stop = threading.Timer(300, follower.kill)
         stop.start()
         try:
             assert follower.stderr is not None and "following on" in follower.stderr.readline()
