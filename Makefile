@@ -24,7 +24,7 @@ quick: setup ## the tests that need no training and no daemons
 	@$(PYTHON_ENV) -m pytest -q -m "not slow" $(SIDE_BY_SIDE)
 
 bench: setup ## measure against peers, side by side
-	@$(if $(BENCHMARKS),set -e; for file in $(BENCHMARKS); do $(PYTHON_ENV) $$file; done,echo "no benchmarks in tests/benchmarks")
+	@$(if $(BENCHMARKS),missed=0; for file in $(BENCHMARKS); do $(PYTHON_ENV) $$file || missed=1; done; exit $$missed,echo "no benchmarks in tests/benchmarks")
 
 lint: setup ## style of Python and shell
 	@$(PYTHON_ENV) -m ruff check .

@@ -6,6 +6,13 @@
 # example:  sbatch slurm/finetune.sh 'inputs.checkpoint="runs/RUN/stages/pretrain/checkpoints/step=23000"' \
 #               inputs.shards=runs/RUN/stages/shards/shards model.base=Llama-2-70b \
 #               finetune.path=medmcqa/train.json 'score.paths={medmcqa: medmcqa/dev.json, mmlu_medical: mmlu}'
+# others:   finetune.benchmark=medqa finetune.path=medqa/train.jsonl                another benchmark
+#           finetune.benchmark=mixedmed 'finetune.paths={medqa: FILE, medmcqa: FILE, pubmedqa: FILE}'   several; weights:
+#           finetune.benchmark='medqa*2+medmcqa*0.5'
+#           finetune.target=cot           the row's explanation, then the letter; rows without one are left out
+#           finetune.format=template finetune.template=FOLDER    another model's chat template, or =plain
+#           finetune.peft=lora            adapters alone; the export has them merged
+#           The 7B on one node: python -m toolkit.launch recipe=finetune_7b ...
 # needs:    the checkpoint, the shards for their tokenizer, the rows; the training image (build_images.sh) or
 #           container=none
 #

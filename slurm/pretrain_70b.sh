@@ -9,6 +9,8 @@
 # needs:    shards (shard_data.sh), the imported checkpoint (import_hf.sh), the training image (build_images.sh) or
 #           container=none, and the files of the post-run jobs; 'stages=[pretrain]' leaves those out
 #
+# plan:     what it takes shows `python -m toolkit.plan recipe=pretrain_70b`; what that refuses starts with --force alone
+#
 # environment:
 #   MEDITRON_ROOT    the toolkit's folder, when sbatch is not called in it
 #   MEDITRON_PYTHON  the Python that runs the light core on the host (default: .venv/bin/python there, else python3)

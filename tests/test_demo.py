@@ -14,6 +14,7 @@ import pytest
 from tests.containers.conftest import apptainer, cpu_image  # noqa: F401  fixtures
 from tests.slurm.conftest import Slurm, slurm, slurm_packages  # noqa: F401  fixtures
 from toolkit.cluster import attempts
+from toolkit.corpus import zlines
 from toolkit.runs import Run, find
 
 pytestmark = pytest.mark.slow
@@ -139,7 +140,8 @@ def test_real_articles_and_a_real_benchmark_run_to_the_end(tmp_path: Path, share
     )
     report = json.loads((run.stage("corpus") / "corpus" / "report.json").read_text(encoding="utf-8"))
     assert (report["in"], report["out"]) == (4, 3)
-    text = (run.stage("corpus") / "corpus" / "train.jsonl").read_text(encoding="utf-8")
-    assert "PMC3574550" not in text, "the article under a non-commercial licence is set aside"
+    parts = (run.stage("corpus") / "corpus").glob("*/papers-*.jsonl.zst")
+    kept = {zlines.loads(line)["id"] for part in parts for line in zlines.lines(part)}
+    assert kept and "PMC3574550" not in kept, "the article under a non-commercial licence is set aside"
     assert {model for model, _ in scores(run)} == {"base", "pretrained"}
     assert "PubMedQA" in (run.path / "report.html").read_text(encoding="utf-8")

@@ -244,3 +244,20 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
         path.write_text("kept")
     files.remove_parts(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_files_are_walked_in_the_order_of_their_names_and_links_that_lead_back_are_not_followed(tmp_path):
+    for name in ("b.txt", "a/z", "a/.hidden", "a.txt", "c/d/e"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "c" / "up").symlink_to(tmp_path)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+
+    def names(**more) -> list[str]:
+        return [os.path.relpath(entry.path, tmp_path) for entry in files.walk(tmp_path, **more)]
+
+    assert names() == ["a/.hidden", "a/z", "a.txt", "b.txt", "c/d/e"]
+    assert names(hidden=False) == ["a/z", "a.txt", "b.txt", "c/d/e"]
+    before = files.stat_fingerprint(tmp_path)
+    (tmp_path / "c" / "d" / "e").write_text("longer than it was")
+    assert files.stat_fingerprint(tmp_path) != before

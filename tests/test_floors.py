@@ -15,15 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Every module of the toolkit stands on one floor; a package's name covers what is in it. A new module needs a line.
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(["errors", "files", "progress", "cli", "units", "stats", "pins"], 0),
+    **dict.fromkeys(
+        ["errors", "files", "progress", "cli", "units", "stats", "pins", "cells", "cleaning", "mixture"], 0
+    ),
     **dict.fromkeys(["models", "hardware", "flops", "energy"], 0),
     "recipe": 1,
     **dict.fromkeys(["plan", "cluster", "runs", "fabric", "images", "preflight"], 2),
-    **dict.fromkeys(["tokenizer", "tokenizer_files", "tokenizer_json", "hf_folder"], 3),
+    **dict.fromkeys(["tokenizer", "hf_folder"], 3),
     **dict.fromkeys(["corpus", "shards", "train", "checkpoint", "scoring", "report"], 3),
     "stages": 4,
     **dict.fromkeys(["launch", "submit", "watch", "score", "doctor"], 5),
     **dict.fromkeys(["chain", "injob", "waiting", "job", "keepalive", "nodes", "alike", "pinned_image"], 5),
+    "night": 3,
+    "tonight": 5,
 }
 VERBS = 5  # and every __main__
 BASE = 0  # the modules of this floor alone may all use one another
@@ -36,6 +40,8 @@ NEIGHBOURS = {
     *((name, "submit") for name in ("chain", "injob")),
     ("waiting", "submit"),
     ("job", "keepalive"),
+    *((name, "tonight") for name in ("night", "job", "launch")),
+    *(("tonight", name) for name in ("chain", "submit", "waiting", "pinned_image")),
     *(("keepalive", name) for name in ("nodes", "alike", "pinned_image")),
     *((name, "pinned_image") for name in ("launch", "injob", "nodes")),
     *(("submit", name) for name in ("nodes", "pinned_image")),
@@ -46,9 +52,6 @@ NEIGHBOURS = {
     ("runs", "launch"),  # python -m toolkit.runs retry
     ("runs", "cluster"),  # what Slurm says of their jobs
     ("runs", "submit"),  # what going on with a run would do
-    ("tokenizer", "tokenizer_files"),
-    ("tokenizer", "tokenizer_json"),
-    ("tokenizer_files", "tokenizer"),  # for its type only
     *((name, "tokenizer") for name in ("corpus", "shards", "train", "checkpoint", "scoring", "report")),
     ("checkpoint", "hf_folder"),
     ("scoring", "hf_folder"),

@@ -216,8 +216,9 @@ def test_a_dry_run_for_slurm_shows_every_script(tmp_path: Path, capsys: pytest.C
     [
         (["recipe=demo", "--only"], "--only goes with --in-job"),
         (["--in-job", "corpus"], "--in-job without recipe=NAME or run=RUN"),
-        (["--in-job", "corpus", "recipe=demo", "--dry-run"], "--in-job goes with --only alone"),
-        (["--in-job", "corpus", "recipe=demo", "--wait"], "--in-job goes with --only alone"),
+        (["--in-job", "corpus", "recipe=demo", "--dry-run"], "--in-job goes with --only and --force alone"),
+        (["--in-job", "corpus", "recipe=demo", "--yes"], "--in-job goes with --only and --force alone"),
+        (["--in-job", "corpus", "recipe=demo", "--wait"], "--in-job goes with --only and --force alone"),
         (["--in-job", "corpus", "recipe=demo"], "--in-job is for scripts that sbatch runs"),
     ],
 )
@@ -236,7 +237,7 @@ def test_in_job_by_mistake(
         (["recipe=demo", "cluster=slurm_dev"], {}, 3, "stage pretrain takes 4 nodes x 1 tasks, and this job has 1 x ?"),
         (["recipe=demo", "cluster=slurm_dev"], {"NODES": "4", "NTASKS": "8"}, 3, "--nodes=4 --ntasks-per-node=1"),
         (["recipe=demo", "cluster=slurm_dev"], {"NODES": "4", "NTASKS": "7"}, 3, "this job has 4 x ? tasks"),
-        (["recipe=demo", "cluster=slurm_dev", "cluster.device=gpu", "cluster.gres=null"],
+        (["recipe=demo", "cluster=slurm_dev", "cluster.device=gpu", "cluster.gpu=a100_80gb_sxm", "cluster.gres=null"],
          {"NODES": "4", "NTASKS": "4", "GPUS": "0"}, 3, "--gpus-per-node=1"),
         (["recipe=pretrain_70b"], {"NODES": "16", "NTASKS": "128"}, 2, "not stated: model.base"),
         (["recipe=demo", "stages=[corpus]"], {}, 2, "has no stage 'pretrain'"),

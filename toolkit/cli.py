@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -13,6 +14,23 @@ from toolkit.errors import ToolkitError
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+Verb = Callable[[str, str], argparse.ArgumentParser]
+
+
+def verbs(prog: str, *, description: str, examples: str) -> tuple[argparse.ArgumentParser, Verb]:
+    """A parser with verbs, and what makes one of its name and summary; each has `--json` and shows the examples."""
+    keep = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=description, epilog=examples, formatter_class=keep)
+    made = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, summary: str) -> argparse.ArgumentParser:
+        sub = made.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=keep)
+        sub.add_argument("--json", action="store_true", help="print one JSON document")
+        return sub
+
+    return parser, verb
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:

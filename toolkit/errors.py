@@ -112,6 +112,10 @@ class StageFailed(ToolkitError):
     """A stage's job ended without its results."""
 
 
+class ServerError(ToolkitError):
+    """A server that cannot be reached, stopped answering, or answers what is no answer."""
+
+
 class MissingPackage(ToolkitError):
     """A package of an extra is not installed where it is needed."""
 

@@ -141,7 +141,33 @@ def stat_fingerprint(path: str | Path) -> str:
     if not path.exists():
         return "absent"
     digest = hashlib.sha256()
-    for file in sorted(p for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file()):
-        stat = file.stat()
-        digest.update(f"{file.relative_to(path).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    if not path.is_dir():
+        stat = path.stat()
+        digest.update(f".\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+    for entry in walk(path):
+        stat, name = entry.stat(), entry.path[len(str(path)) :].lstrip("/")
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def walk(folder: str | Path, *, hidden: bool = True) -> Iterator[os.DirEntry[str]]:
+    """The files below a folder, sorted by their names part by part; links are followed, unless they lead back.
+
+    What is held is one folder's names at a time: a corpus has millions of files. Raises `OSError`.
+    """
+    yield from _walk(str(folder), hidden, ())
+
+
+def _walk(folder: str, hidden: bool, above: tuple[tuple[int, int], ...]) -> Iterator[os.DirEntry[str]]:
+    stat = os.stat(folder)
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        ordered = sorted((e for e in entries if hidden or not e.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.is_dir():
+            yield from _walk(entry.path, hidden, (*above, here))
+        elif entry.is_file():
+            yield entry

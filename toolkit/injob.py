@@ -18,11 +18,13 @@ from toolkit.cluster.executor import check
 from toolkit.cluster.sbatch import Job, jobs
 from toolkit.errors import PlanRefused, RecipeError, RunError, UsageError, nearest
 from toolkit.plan import Step, missing_inputs, steps
+from toolkit.plan.promise import Promise, promise, refuse
 from toolkit.plan.show import plan_values
 from toolkit.recipe import Recipe, absolute, compose, load
 from toolkit.recipe.rules import check as check_rules
 from toolkit.runs import Run, create, done, find, held
 from toolkit.runs.jobs import CANCELLED
+from toolkit.stages.given import check_shards
 from toolkit.submit import job_rows
 
 
@@ -35,12 +37,13 @@ def begin(
     only: bool,
     command: Sequence[str],
     new_image: bool = False,
+    force: bool = False,
 ) -> Run:
     """The run that this job works on, with what follows `stage` submitted to start after this job.
 
     A new run of `recipe` from `stage` on, or the one given; a job that Slurm has started again goes on with the run it
-    made. Raises `UsageError` outside a job, `PlanRefused` for a job of another size, and what the chain raises: then
-    nothing has been submitted.
+    made. Raises `UsageError` outside a job, `PlanRefused` for a job of another size or, unless forced, what cannot
+    work, and what the chain raises: then nothing has been submitted.
     """
     job = os.environ.get("SLURM_JOB_ID", "")
     if not job.isdigit():
@@ -67,13 +70,29 @@ def begin(
         raise RecipeError(f"not stated: {named}", where=cut.name, do="give each as KEY=VALUE after the script's name")
     check(cut)
     _check_size(cut, step, Path(absolute(cut).runs))
+    found = _promise(cut, force)
+    check_shards(cut)
     image = pinned_image.of(cut)
-    fresh = create(cut, command=command, plan=plan_values(cut, missing), ident=f"j{job}", image=image)
+    fresh = create(cut, command=command, plan=plan_values(cut, missing, found), ident=f"j{job}", image=image)
     try:
         return _enter(fresh, step, job, only)
     except BaseException:
         chain.discard(fresh)
         raise
+
+
+def _promise(recipe: Recipe, force: bool) -> Promise | None:
+    """What is promised of the recipe; nobody is asked in a job. Raises `PlanRefused`."""
+    try:
+        found = promise(recipe)
+    except RecipeError as err:
+        if not force:
+            raise
+        print(f"warning: no promise: {err}", file=sys.stderr, flush=True)
+        return None
+    if not force:
+        refuse(recipe, found)
+    return found
 
 
 def _from(recipe: Recipe, stage: str, only: bool) -> Recipe:

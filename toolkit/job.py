@@ -42,7 +42,14 @@ def main(argv: Sequence[str]) -> int:
     step = step_named(run.recipe, args.stage, where=run.path)
     from toolkit.keepalive import part, whole
 
-    return whole(run, step) if args.part is None else part(run, step, args.part)
+    if args.part is not None:
+        return part(run, step, args.part)
+    code = whole(run, step)
+    if step.stage == "night":
+        from toolkit import tonight
+
+        tonight.ended(run)
+    return code
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from toolkit.cluster.ranks import run_ranks
 from toolkit.cluster.srun import Asked, Ended, say
 from toolkit.errors import CheckpointError, PreflightFailed, RunBusy, StageFailed, Stopped, ToolkitError
 from toolkit.plan import Step
-from toolkit.recipe.rules import TRAINING_STAGES
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.runs import Run, is_done
 from toolkit.runs.follow import log_sizes
 from toolkit.runs.jobs import CANCELLED

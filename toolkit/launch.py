@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import cli
 from toolkit.cluster.executor import check
-from toolkit.errors import RecipeError, UsageError, nearest
+from toolkit.errors import PlanRefused, RecipeError, UsageError, nearest
 from toolkit.plan import missing_inputs, room
+from toolkit.plan.promise import Promise, promise, refuse
 from toolkit.plan.show import plan_text, plan_values
+from toolkit.plan.show_promise import promise_text
 from toolkit.recipe import compose, list_recipes
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="compose, check and show; write and submit nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument("--wait", action="store_true", help="on Slurm: stay until the jobs have ended")
+    parser.add_argument("--force", action="store_true", help="start what the plan refuses all the same")
+    parser.add_argument("--yes", action="store_true", help="do not ask before it takes many GPU-hours")
     parser.add_argument("--in-job", metavar="STAGE", help="for slurm/*.sh: this job does STAGE, submit what follows it")
     parser.add_argument("--new-image", action="store_true", help="with run=RUN: go on with the image that is there now")
     parser.add_argument("--only", action="store_true", help="with --in-job: nothing follows")
@@ -55,10 +59,13 @@ def main(argv: Sequence[str]) -> int:
     recipe, run, overrides = _words(args.words, args.in_job is not None)
     if args.only and not args.in_job:
         raise UsageError("--only goes with --in-job", do="choose stages with stages=[a,b]")
-    if args.in_job and (args.dry_run or args.wait or args.json):
-        raise UsageError("--in-job goes with --only alone", do="give the others to a launch from the login node")
+    if args.in_job and (args.dry_run or args.wait or args.json or args.yes):
+        do = "give the others to a launch from the login node"
+        raise UsageError("--in-job goes with --only and --force alone", do=do)
     if args.new_image and run is None:
         raise UsageError("--new-image goes with run=RUN", do="a new run takes the image that is there")
+    if run is not None and (args.force or args.yes):
+        raise UsageError("--force and --yes go with recipe=NAME", why="a run was agreed to when it was started")
     if args.in_job and recipe is None and run is None:
         raise UsageError("--in-job without recipe=NAME or run=RUN", do="see python -m toolkit.launch")
     if run is not None:
@@ -123,7 +130,8 @@ def _launch(name: str, overrides: Sequence[str], args: argparse.Namespace, argv:
     composed = compose(name, overrides)
     recipe = composed.recipe
     missing = missing_inputs(recipe)
-    plan = plan_values(recipe, missing)
+    found, refused = _promise(recipe, args.force)
+    plan = plan_values(recipe, missing, found)
     on_slurm = recipe.cluster.executor == "slurm"
     if args.dry_run:
         scripts = []
@@ -136,19 +144,30 @@ def _launch(name: str, overrides: Sequence[str], args: argparse.Namespace, argv:
             jobs = {"jobs": [{**_facts(job), "script": text} for job, text in scripts]} if on_slurm else {}
             cli.print_json({**plan, **values, **jobs})
         else:
-            print(plan_text(composed, missing))
+            _show(recipe, plan_text(composed, missing), found)
             for number, (job, text) in enumerate(scripts, 1):
                 print(f"\njob {number} of {len(scripts)}: {job.key}\n\n{text.rstrip()}")
-        return 0
+        if refused is not None:
+            print(f"error: {refused}", file=sys.stderr)
+        return 0 if refused is None else refused.exit_code
+    if refused is not None:
+        raise refused
     if missing:
         named = "; ".join(f"{key} ({why})" for key, why in missing)
         raise RecipeError(f"not stated: {named}", where=recipe.name, do="give each as KEY=VALUE on the command line")
     check(recipe)
+    if "night" in recipe.stages:
+        return _night(recipe, args, argv)
+    _check_sources(recipe)
+    _check_shards(recipe)
     if not args.json:
-        print(plan_text(composed, missing), flush=True)
+        _show(recipe, plan_text(composed, missing), found)
     _warn_of_room(recipe)
     from toolkit import pinned_image
+    from toolkit.plan.agree import agree
     from toolkit.runs import create
+
+    agree(recipe, found, yes=args.yes)
 
     command, image = [sys.executable, "-m", "toolkit.launch", *argv], pinned_image.of(recipe)
     run = create(recipe, command=command, plan=plan, image=image)
@@ -157,6 +176,55 @@ def _launch(name: str, overrides: Sequence[str], args: argparse.Namespace, argv:
     from toolkit.submit import execute
 
     return _report(execute(run, quiet=args.json), args.json)
+
+
+def _promise(recipe: Recipe, force: bool) -> tuple[Promise | None, PlanRefused | None]:
+    """What is promised of the recipe, and why the plan refuses it; forced, a GPU of which nothing is known is fine."""
+    try:
+        found = promise(recipe)
+        refuse(recipe, found)
+    except RecipeError as err:
+        if not force:
+            raise
+        print(f"warning: no promise: {err}", file=sys.stderr, flush=True)
+        return None, None
+    except PlanRefused as err:
+        if not force:
+            return found, err
+        print(f"warning: forced: {err}", file=sys.stderr, flush=True)
+    return found, None
+
+
+def _show(recipe: Recipe, text: str, found: Promise | None) -> None:
+    told = f"\n\n{promise_text(recipe, found)}" if found is not None else ""
+    print(f"{text}{told}", flush=True)
+
+
+def _night(recipe: Recipe, args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """A night looks first for what there is to do."""
+    from toolkit import tonight
+    from toolkit.recipe import absolute
+
+    command = [sys.executable, "-m", "toolkit.launch", *argv]
+    done = tonight.begin(absolute(recipe), command=command, wait=args.wait, quiet=args.json)
+    if args.json:
+        cli.print_json(done.as_dict())
+    else:
+        print(tonight.text(done))
+    return 0
+
+
+def _check_sources(recipe: Recipe) -> None:
+    if "corpus" in recipe.stages:
+        from toolkit.stages.corpus import check_sources
+
+        check_sources(recipe)
+
+
+def _check_shards(recipe: Recipe) -> None:
+    from toolkit.stages.given import check_shards  # a dry run does not look at them
+
+    check_shards(recipe)
 
 
 def _warn_of_room(recipe: Recipe) -> None:
@@ -168,7 +236,7 @@ def _warn_of_room(recipe: Recipe) -> None:
 
 def _go_on(name: str, args: argparse.Namespace) -> int:
     from toolkit import pinned_image
-    from toolkit.runs import find
+    from toolkit.runs import done, find
     from toolkit.submit import execute, outlook
 
     run = find(name)
@@ -180,6 +248,8 @@ def _go_on(name: str, args: argparse.Namespace) -> int:
             print("\n".join(f"{row['id']:<18} {row['state']}" for row in state))
         return 0
     check(run.recipe)
+    if done(run, "pretrain") is None:
+        _check_shards(run.recipe)
     on_slurm = run.recipe.cluster.executor == "slurm"
     if args.new_image:
         if on_slurm:
@@ -203,7 +273,7 @@ def _in_job(
         command = [sys.executable, "-m", "toolkit.launch", *argv]
         made = begin(
             args.in_job, recipe=recipe, run=run, overrides=overrides, only=args.only, command=command,
-            new_image=args.new_image,
+            new_image=args.new_image, force=args.force,
         )  # fmt: skip
     print(made.path)  # alone: the script reads it
     return 0

@@ -29,7 +29,7 @@ from toolkit.cluster.srun import Asked
 from toolkit.errors import ImageError, ToolkitError
 from toolkit.plan import Step, step_named
 from toolkit.recipe import Recipe
-from toolkit.recipe.rules import TRAINING_STAGES
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.runs import Run, find
 
 FOLDER = "nodes"

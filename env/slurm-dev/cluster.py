@@ -226,9 +226,7 @@ def _wait_for_nodes(state: Path, names: list[str], started: Mapping[str, subproc
     _wait(state, started, names[-1] if names else "slurmctld", all_here)
 
 
-def _wait(
-    state: Path, started: Mapping[str, subprocess.Popen[bytes]], name: str, ready: Callable[[], bool]
-) -> None:
+def _wait(state: Path, started: Mapping[str, subprocess.Popen[bytes]], name: str, ready: Callable[[], bool]) -> None:
     """Until `ready`, while all that was started lives."""
     deadline = time.monotonic() + PATIENCE_S
     while not ready():

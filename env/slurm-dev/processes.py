@@ -16,7 +16,7 @@ from pathlib import Path
 # The record is written by the process itself, before it becomes the daemon, so no daemon is ever without one, not even
 # when slurm-dev is killed at this point. A pid alone would not do: after a crash it may be anybody's.
 RECORD_AND_BECOME = (
-    'read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/$$/stat && '
+    "read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/$$/stat && "
     'printf "%s\\n%s\\n" "$boot" "$stat" >"$1" && shift && exec "$@"'
 )
 # The state is thrown away, so nobody needs long to say goodbye; orphaned steps ignore SIGTERM.

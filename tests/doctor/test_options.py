@@ -13,6 +13,7 @@ WHOLE = (
     *("torch", "megatron-core", "nemo-toolkit", "transformer-engine", "te", "flash-attn", "flash", "apex"),
     *("matmul", "attention", "allreduce", "gpus", "cudnn", "sentencepiece", "numpy", "lxml", "zstandard"),
     *("transformers", "tensorboard", "wandb", "mlflow-skinny", "slurm", "apptainer"),
+    *("pypdfium2", "pyarrow", "xxhash", "ftfy", "fasttext-predict"),
 )
 
 
@@ -38,7 +39,8 @@ def test_where_everything_is_whole_everything_goes() -> None:
         ("transformer_engine", {"train.layers=te", "train.attention=fused", "parallel.tp_overlap", "parallel.cp>1"}),
         ("te", {"train.layers=te", "train.attention=fused", "parallel.tp_overlap", "parallel.cp>1"}),
         ("matmul", {"train.precision=bf16"}),
-        ("lxml", {"corpus=jats"}),
+        ("lxml", {"corpus=jats", "corpus=gap_replay"}),
+        ("pypdfium2", {"corpus=gap_replay"}),
         ("wandb", {"watch.wandb"}),
         ("mlflow_skinny", {"watch.mlflow"}),
         ("slurm", {"cluster.executor=slurm"}),

@@ -175,7 +175,8 @@ def test_second_call_does_nothing_and_a_change_is_noticed(clone: Path, package_i
 
     with (clone / "env" / "host.lock").open("a") as handle:
         handle.write("# changed\n")
-    third = setup(clone, "--group", "host", **environment)
+    # As from a shell in which the environment that is to be replaced is activated.
+    third = setup(clone, "--group", "host", **environment | {"PYTHON": str(venv / "bin" / "python")})
     assert third.returncode == 0 and "up to date" not in third.stdout, third.stderr
 
 

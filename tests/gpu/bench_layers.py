@@ -178,6 +178,7 @@ def job_for(args: argparse.Namespace, run: Any, folder: Path) -> Any:
 
     from toolkit import train
     from toolkit.recipe import compose
+    from toolkit.stages.pretrain import shards_of
     from toolkit.stages.training import vocab_rows
 
     recipe = compose("pretrain_7b").recipe
@@ -216,8 +217,7 @@ def job_for(args: argparse.Namespace, run: Any, folder: Path) -> Any:
         vocab_rows=rows,
         tokenizer=shards / "tokenizer",
         weights=weights,
-        train_shards=(shards / "train",),
-        valid_shards=(shards / "valid",),
+        **shards_of(shards, {}),
         guard=recipe.guard,
         watch=dataclasses.replace(recipe.watch, mfu="6n_causal"),
     )

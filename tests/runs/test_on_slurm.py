@@ -18,6 +18,7 @@ from toolkit import cli, files
 from toolkit.cluster.slurm import JobState
 from toolkit.plan import steps
 from toolkit.runs import Run, held
+from toolkit.runs import logs as reading
 from toolkit.runs.__main__ import main
 from toolkit.runs.ask import Answer, ask, seldom
 from toolkit.runs.overview import Overview, find_all, overview
@@ -407,8 +408,9 @@ def test_logs_of_parts(make: Make, no_slurm: None, capsys: pytest.CaptureFixture
 
 
 def test_following_what_is_over_ends_though_slurm_is_away(
-    chain: Run, no_slurm: None, capsys: pytest.CaptureFixture[str]
+    chain: Run, no_slurm: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(reading, "_SURE_S", 0.5)
     (chain.stage("pretrain")).mkdir(parents=True)
     (chain.stage("pretrain") / "log").write_text("all\n")
     for word in ("FAILED", "CANCELLED"):

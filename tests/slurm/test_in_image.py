@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import made_shards
 from tests.containers.conftest import apptainer  # noqa: F401  fixture
 from tests.slurm.conftest import Slurm, slurm_dev
 from tests.slurm.test_keepalive import DONE_NEXT_TIME, PROBE, ended, said, state
@@ -70,7 +71,7 @@ def words(cluster: Slurm, images: tuple[Path, Path], apptainer: str, tmp_path: P
     probe.chmod(0o755)
     binds = ",".join(dict.fromkeys(["/usr", sys.base_prefix, sys.prefix, str(probe.parent)]))
     given = ["recipe=demo", "cluster=slurm_dev", "cluster.nodes=2", "parallel=tp1_pp1", "stages=[pretrain]"]
-    given += [f"inputs.{name}={tmp_path / name}" for name in ("shards", "checkpoint")]
+    given += [f"inputs.shards={made_shards.make(tmp_path / 'shards', 4113)}", f"inputs.checkpoint={tmp_path / 'c'}"]
     given += [f"runs={tmp_path / 'runs'}", "container=cpu", f"container.image={image}", f"container.python={probe}"]
     return [*given, f"cluster.apptainer.command={apptainer}", f"cluster.apptainer.binds=[{binds}]"]
 
@@ -159,7 +160,7 @@ def test_without_slurm_the_stages_run_in_the_image_too(
     )
     assert done.returncode == 0, done.stderr
     run = find(json.loads(done.stdout)["run"])
-    assert (run.stage("corpus") / "corpus" / "train.jsonl").is_file()
+    assert list((run.stage("corpus") / "corpus" / "train").glob("world-*.jsonl.zst"))
     assert seen.read_text().split() == [str(images[0])]
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["image"]["sha256"] == files.sha256_file(images[0])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import made_shards
 from tests.containers.conftest import apptainer  # noqa: F401
 from tests.fabric import trees
 from tests.images.conftest import base  # noqa: F401
@@ -27,15 +28,15 @@ SLURM = Path(__file__).resolve().parents[2] / "slurm"
 STARTS = {
     "pretrain_7b": ("pretrain_7b", "pretrain"),
     "pretrain_70b": ("pretrain_70b", "pretrain"),
+    "build_corpus": ("gap_replay", "corpus"),
     "shard_data": ("pretrain_70b", "shards"),
     "import_hf": ("pretrain_70b", "import"),
     "convert_hf": ("pretrain_70b", "export"),
     "finetune": ("finetune_70b", "finetune"),
     "score": ("score", "score"),
-    "nightly": ("nightly", "export"),
     "preflight": ("preflight", "preflight"),
 }
-SCRIPTS = [*STARTS, "build_images"]
+SCRIPTS = [*STARTS, "build_images", "nightly"]
 slow = pytest.mark.slow
 
 
@@ -277,10 +278,11 @@ def only_run(root: Path) -> Path:
 
 @pytest.fixture
 def dummies(tmp_path: Path) -> list[str]:
-    """Overrides that name every input of pretrain_70b and what follows it, as empty files."""
+    """Overrides that name every input of pretrain_70b and what follows it, as empty files but for the shards."""
     (tmp_path / "in").mkdir()
-    for name in ("shards", "checkpoint", "base"):
+    for name in ("checkpoint", "base"):
         (tmp_path / "in" / name).mkdir()
+    made_shards.make(tmp_path / "in" / "shards", 32_017)
     rows = tmp_path / "in" / "rows.json"
     rows.write_text("{}\n")
     given = {"inputs.shards": "shards", "inputs.checkpoint": "checkpoint", "model.base": "base"}
@@ -440,22 +442,23 @@ def test_preflight_names_nodes_without_gpus(slurm: Slurm, submit: Callable[..., 
 @slow
 def test_the_night_comes_again_once(slurm: Slurm, submit: Callable[..., str], tmp_path: Path) -> None:
     """Tonight's work fails, for there is no run; tomorrow is submitted, by one of two nights only."""
-    words = ["slurm/nightly.sh", "model.base=/no model/$(touch X)", "score.limit=3"]
-    empty = {"NIGHTLY_RUNS": str(tmp_path / "none")}
+    words = ["slurm/nightly.sh", f"night.watch=['{tmp_path}/no run $(touch X)']", "container=none"]
+    words += [f"score.paths.{name}=rows" for name in ("medqa4", "medmcqa", "pubmedqa", "mmlu_medical")]
+    words += [f"night.history='{tmp_path / 'nights'}'"]
     name = "--job-name=night"
-    first = submit(name, "--partition=urgent", *words, out="first", **empty)
+    first = submit(name, "--partition=urgent", *words, out="first")
     slurm.wait(lambda: ended(slurm, first), seconds=60)
     said = (tmp_path / "first").read_text()
-    assert slurm.job(first)["ExitCode"] == "2:0" and "no pretraining below" in said, said
+    assert slurm.job(first)["ExitCode"] == "2:0" and "night.watch: there is no folder" in said, said
     waiting = slurm.out("squeue", "-h", "-n", "night", "-t", "PENDING", "-o", "%i").split()
     try:
         assert len(waiting) == 1
         tomorrow = slurm.job(waiting[0])
         assert tomorrow["Reason"] == "BeginTime" and tomorrow["Partition"] == "urgent"
         assert tomorrow["TimeLimit"] == slurm.job(first)["TimeLimit"]
-        second = submit(name, *words, out="second", **empty)
+        second = submit(name, *words, out="second")
         slurm.wait(lambda: ended(slurm, second), seconds=60)
-        last = submit(name, *words, out="last", NIGHTLY_AGAIN="no", **empty)
+        last = submit(name, *words, out="last", NIGHTLY_AGAIN="no")
         slurm.wait(lambda: ended(slurm, last), seconds=60)
         assert slurm.out("squeue", "-h", "-n", "night", "-t", "PENDING", "-o", "%i").split() == waiting
     finally:

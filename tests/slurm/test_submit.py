@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests import made_shards
 from tests.slurm.conftest import Slurm
-from toolkit import chain, cli, files, launch
+from toolkit import chain, cli, corpus, files, launch, shards, tokenizer
 from toolkit.cluster import slurm as commands
 from toolkit.cluster import submission
 from toolkit.cluster.sbatch import Job, jobs
@@ -27,6 +28,7 @@ from toolkit.errors import DiskFull, RunBusy
 from toolkit.plan import steps
 from toolkit.recipe import compose
 from toolkit.runs import Run, create
+from toolkit.stages.corpus import settings_of
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +42,7 @@ def here(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """A folder for runs, with Slurm's commands going to the cluster of the tests; its jobs are gone afterwards."""
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     monkeypatch.chdir(tmp_path)
+    made_shards.make(tmp_path / "shards", 4113)
     yield tmp_path
     slurm.run("scancel", "--quiet", f"--user={os.getuid()}", check=False)
     slurm.wait(lambda: not slurm.out("squeue", "--noheader"))
@@ -82,6 +85,58 @@ def test_the_chain_is_there_as_planned(slurm: Slurm, here: Path, capsys: pytest.
     ] == "Yes"
     assert job["WorkDir"] == str(run) and job["StdOut"] == f"{run}/jobs/pretrain-{ids['pretrain']}.out"
     assert f"{ids['shards-parts']}_[0-2%2]" in queue(slurm)
+
+
+def test_an_array_makes_the_shards_of_one_process(slurm: Slurm, here: Path) -> None:
+    """Seven files of a corpus over three tasks, two at once; then the job that puts what they made together."""
+    pytest.importorskip("sentencepiece")
+    texts = [f"Note {n}: {' '.join(str(n * k % 97) for k in range(30))}, a dose daily." for n in range(700)]
+    words = tokenizer.train(texts, here / "base", vocab_size=300).folder
+    for n in range(7):
+        part = here / "corpus" / ("valid" if n == 6 else "train") / f"notes-{n:05}.jsonl"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[n::7]))
+    given = [f"inputs.corpus={here / 'corpus'}", f"model.base={words}", "model.base_vocab=300", "data.shard_parts=3"]
+    launched = ["recipe=demo", "cluster=slurm_dev", "stages=[shards]", *given, "--wait"]
+    assert cli.run(launch.main, launched) == 0
+    run = the_run(here)
+    first, whole = rows(run)["shards"]["jobs"]
+    assert (first["array"], whole["array"]) == (3, None)
+    left = (run / "stages" / "shards" / "parts").rglob("*")
+    assert {path.name for path in left if path.is_file()} == {"log"}  # its files are the shards now
+    extended = tokenizer.extend(words, here / "extended").folder
+    shards.build_parts(shards.corpus(here / "corpus"), here / "expected", tokenizer=extended)
+    made = run / "stages" / "shards" / "shards"
+    for name in ("blend.json", *(f"{s.name}.{end}" for s in shards.corpus(here / "corpus") for end in ("bin", "idx"))):
+        assert (made / name).read_bytes() == (here / "expected" / name).read_bytes(), name
+
+
+def test_an_array_makes_the_corpus_of_one_process(slurm: Slurm, here: Path) -> None:
+    """Nine sources with bad rows and documents that are others over again, over eight tasks; then what puts them
+    together."""
+    given = ["corpus=jsonl", "~corpus.sources.documents", "corpus.max_bad_fraction=0.2", "corpus.valid_fraction=0.2"]
+    sources = []
+    for n in range(9):
+        path = here / f"notes{n}.jsonl"
+        texts = [f"Note {i % (20 + n)} of {n // 2}: {i % (20 + n)} mg daily." for i in range(60)]
+        lines = [json.dumps({"id": f"{n}-{i}", "text": text}) for i, text in enumerate(texts)]
+        path.write_text("\n".join([*lines, *["not json"] * (n % 2)]))
+        given.append(f"+corpus.sources.notes{n}={{kind: jsonl, path: {path}}}")
+        sources.append(corpus.Source(kind="jsonl", paths=(str(path),), subset=f"notes{n}"))
+    launched = ["recipe=demo", "cluster=slurm_dev", "stages=[corpus]", "corpus.tasks=8", *given, "--wait"]
+    assert cli.run(launch.main, launched) == 0
+    run = the_run(here)
+    first, whole = rows(run)["corpus"]["jobs"]
+    assert (first["array"], whole["array"]) == (8, None)
+    stage = run / "stages" / "corpus"
+    assert {path.name for path in (stage / "parts").rglob("*") if path.is_file()} == {"log"}
+    recipe = compose("demo", ["stages=[corpus]", *given]).recipe
+    corpus.build(sources=sources, out=here / "expected", settings=settings_of(recipe))
+    expected = {path.relative_to(here / "expected"): path for path in (here / "expected").rglob("*") if path.is_file()}
+    assert len(expected) > 12
+    assert all((stage / "corpus" / name).read_bytes() == path.read_bytes() for name, path in expected.items())
+    report = json.loads((stage / "corpus" / "report.json").read_text())
+    assert report["removed"]["bad_row"] == 4 and report["removed"]["exact_duplicate"] > 100
 
 
 def test_a_second_launch_refuses_while_jobs_are_there(
@@ -296,7 +351,7 @@ def ended(slurm: Slurm, job: str) -> str:
     return slurm.job(job)["JobState"]
 
 
-GIVEN = ("recipe=demo", "cluster=slurm_dev", "inputs.shards=/s", "inputs.checkpoint=/c", "model.base=/m", HELD)
+GIVEN = ("recipe=demo", "cluster=slurm_dev", "inputs.shards=shards", "inputs.checkpoint=/c", "model.base=/m", HELD)
 
 
 def test_a_job_begins_a_chain_and_a_requeue_does_not_begin_another(slurm: Slurm, here: Path, repo_root: Path) -> None:
@@ -350,3 +405,24 @@ def test_waiting_is_told_how_it_ended(slurm: Slurm, here: Path, capsys: pytest.C
     told = capsys.readouterr()
     assert code == 1 and "stage corpus" in told.err, told.err
     assert queue(slurm) == []
+
+
+def test_what_the_plan_refuses_is_not_in_the_queue_until_it_is_forced(
+    slurm: Slurm, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The 70B on sixteen nodes of eight: too large a micro-batch, a budget that is too small; and then all the same."""
+    made_shards.make(here / "of_70b", 32_017)
+    large = ["recipe=pretrain_70b", "stages=[pretrain]", "container=none", "train.micro_batch=8", HELD]
+    large += [f"inputs.shards={here / 'of_70b'}", "inputs.checkpoint=start", "cluster.max_gpu_hours=1000"]
+    large += ["cluster.cpus_per_device=1", "cluster.mem_gib=null"]
+    assert cli.run(launch.main, large) == 3
+    assert "error: pretrain_70b: pretrain takes " in capsys.readouterr().err
+    assert not queue(slurm) and not (here / "runs").exists()
+    assert cli.run(launch.main, [*large, "--force", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("warning: forced: ") and "nobody can be asked here, so it goes on" in err
+    assert queue(slurm) == [job["id"] for job in json.loads(out)["jobs"]]
+    job = slurm.job(queue(slurm)[0])
+    assert (job["NumNodes"], job["NumTasks"]) == ("16-16", "128")
+    promised = json.loads((the_run(here) / "plan.json").read_text())["promise"]
+    assert len(promised["refused"]) == 2 and promised["trainings"][0]["memory"]["fits"] is False

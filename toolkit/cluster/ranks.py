@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ _POLL_S = 0.1
 _STACKS_S = 3.0
 _GRACE_S = 20.0  # a training saves the step that it has done
 _PR_SET_PDEATHSIG = 1
+_PORTS, _TRIES = (20_000, 32_000), 200
 
 
 def run_ranks(
@@ -167,6 +169,16 @@ def _mtime(path: Path) -> int | None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the range that the kernel gives away by itself: there another process may take it before rank 0 listens."""
+    for _ in range(_TRIES):
+        port = random.SystemRandom().randrange(*_PORTS)  # two of a seed would meet
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", port))
+            return port
+    raise StageFailed(
+        "no free port for the ranks' rendezvous",
+        where=socket.gethostname(),
+        why=f"{_TRIES} ports between {_PORTS[0]} and {_PORTS[1]} are all in use",
+        do="end what listens on them",
+    )

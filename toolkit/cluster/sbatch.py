@@ -21,7 +21,7 @@ from toolkit.cluster.attempts import excluded as excluded_by
 from toolkit.errors import PlanRefused
 from toolkit.plan import Step
 from toolkit.recipe import Recipe
-from toolkit.recipe.rules import TRAINING_STAGES
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.recipe.site import SIGNAL
 
 _ROOT = Path(toolkit.__file__).resolve().parents[1]
@@ -116,7 +116,7 @@ def _small(recipe: Recipe, step: Step, run: Path, *, array: int | None = None, a
         array=array,
         array_parallelism=min(array, small.array_parallelism) if array else None,
         cpus=small.cpus,
-        gpus=_gpus(recipe, small.devices) if step.stage == "score" else None,
+        gpus=_gpus(recipe, small.devices) if step.stage in ("score", "night") else None,
         mem_gib=small.mem_gib,
         time_limit_min=small.time_limit_min or site.time_limit_min,
         partition=small.partition or site.partition,

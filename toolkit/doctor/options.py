@@ -118,10 +118,10 @@ def _bf16(found: Mapping[str, Finding], gpu: bool) -> Option:
 
 
 def _data(found: Mapping[str, Finding]) -> list[Option]:
-    packed = "with .zst files too" if _works(found.get("zstandard")) else "without .zst files: no zstandard here"
     return [
-        _one("corpus=jats", found, "lxml"),
-        Option(name="corpus=jsonl", enabled=True, why=packed),
+        _one("corpus=jats", found, "zstandard", "numpy", "lxml"),
+        _one("corpus=jsonl", found, "zstandard", "numpy"),
+        _one("corpus=gap_replay", found, "lxml", "pypdfium2", "pyarrow", "xxhash", "ftfy", "fasttext-predict"),
         _one("stages: base, shards", found, "sentencepiece", "numpy"),
         _one("stages: score", found, "torch", "transformers"),
     ]

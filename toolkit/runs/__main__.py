@@ -18,6 +18,7 @@ from toolkit.cluster import excluded
 from toolkit.errors import RunBusy, RunError, ToolkitError, UsageError, nearest
 from toolkit.plan import layout, steps
 from toolkit.recipe import Recipe
+from toolkit.recipe.layout_rules import trains
 from toolkit.runs import Run, done, find, follow, logs, show
 from toolkit.runs.cancel import GRACE_S, cancel
 from toolkit.runs.cancel_jobs import cancel_jobs
@@ -170,7 +171,11 @@ def _show(run: Run, as_json: bool, check: bool) -> int:
     unit = "GPUs" if run.recipe.cluster.device == "gpu" else "processes"
     shape_text = f"{facts.world:,} {unit} on {nodes}, tp {facts.tp} pp {facts.pp} cp {facts.cp} dp {facts.dp}"
     told = [harmless(line, 300) for line in lines]
-    print(show.page(seen, title=harmless(run.recipe.title), layout=shape_text, following=told))
+    print(
+        show.page(
+            seen, title=harmless(run.recipe.title), layout=shape_text if trains(run.recipe) else "", following=told
+        )
+    )
     return 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from toolkit.errors import RunError, UsageError, nearest
-from toolkit.recipe.rules import TRAINING_STAGES
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.runs import follow
 from toolkit.runs.ask import Answer, active, seldom, told
 from toolkit.runs.jobs import Row, read

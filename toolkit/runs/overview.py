@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from toolkit.errors import RunError, ToolkitError
 from toolkit.recipe import Recipe, load
-from toolkit.recipe.rules import TRAINING_STAGES
+from toolkit.recipe.layout_rules import TRAINING_STAGES
 from toolkit.runs import states
 from toolkit.runs.ask import Answer, Ask, ask, told
 from toolkit.runs.jobs import Attempt, Job, Row, cancelled_at, nodes_of, read
