@@ -5,9 +5,10 @@
 Here: `corpus.jats.read` of each file, which gives ids, date, licence, title and the text with formulas, lists, captions
 and, between the paper's tokens, citations by title. There: `parse_pubmed_xml` (ids, date, authors, abstract) and
 `parse_pubmed_paragraph(all_paragraph=True)` (the paragraphs with the ids they cite), its two functions for the same
-end. Each run is a fresh process that goes over all files once unmeasured and then `--passes` times; the best pass of
-all runs counts. The files are the articles of ../shared/data/pmc_jats when they are there, else made ones (`--made`).
-FOLDER is a virtual environment with the peers, or where to make it (default: runs/peers, made if missing).
+end; with `parse_pubmed_references` (titles of what is cited) besides, which is what the paper's tokens need. Each run
+is a fresh process that goes over all files once unmeasured and then `--passes` times; the best pass of all runs counts.
+The files are the articles of ../shared/data/pmc_jats when they are there, else made ones (`--made`). FOLDER is a
+virtual environment with the peers, or where to make it (default: runs/peers, made if missing).
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data" / "pmc_jats"
-BAR = 2.0  # times pubmed_parser, for running text
+BAR = 2.0  # times the peer that gives the same
+# What is measured here -> the peer's functions that give the same; tables as text it has nowhere.
+PEERS = {
+    "here, plain": "pubmed_parser",
+    "here, tags": "pubmed_parser, references",
+    "here, tags and cells": "pubmed_parser, references",
+}
 
 _TIMED = """
 import json, sys, time
@@ -41,11 +48,15 @@ _OURS = _TIMED.format(
     setup="import lxml.etree\nfrom toolkit.corpus import jats, jats_text\noptions = json.loads(sys.argv[3])",
     work="(doc,) = jats.read(file, 'pmc', options)\n        assert len(doc.text) > 1000",
 )
-_THEIRS = _TIMED.format(
-    setup="import pubmed_parser",
-    work="meta = pubmed_parser.parse_pubmed_xml(str(file))\n"
+_READ = (
+    "meta = pubmed_parser.parse_pubmed_xml(str(file))\n"
     "        paragraphs = pubmed_parser.parse_pubmed_paragraph(str(file), all_paragraph=True)\n"
-    "        assert meta['pmc'] and len(paragraphs) > 3",
+    "        assert meta['pmc'] and len(paragraphs) > 3"
+)
+_THEIRS = _TIMED.format(setup="import pubmed_parser", work=_READ)
+_THEIRS_CITED = _TIMED.format(
+    setup="import pubmed_parser",
+    work=f"{_READ}\n        assert pubmed_parser.parse_pubmed_references(str(file)) is not None",
 )
 
 
@@ -72,6 +83,7 @@ def main() -> int:
         "here, plain": (sys.executable, _OURS, {"markup": "plain"}),
         "pubmed_parser": (theirs, _THEIRS, {}),
         "here, tags": (sys.executable, _OURS, {"markup": "tags"}),
+        "pubmed_parser, references": (theirs, _THEIRS_CITED, {}),
         "here, tags and cells": (sys.executable, _OURS, {"markup": "tags", "tables": "text"}),
     }
     best = dict.fromkeys(jobs, float("inf"))
@@ -85,15 +97,16 @@ def main() -> int:
                 done = subprocess.run(words, env=env, cwd=made, check=True, capture_output=True, text=True)
                 best[name] = min(best[name], json.loads(done.stdout.splitlines()[-1])["s"])
         real = files == REAL
-    rows = {name: {"mb_per_cpu_s": mb / s, "times": best["pubmed_parser"] / s} for name, s in best.items()}
-    held = rows["here, plain"]["times"] >= BAR
+    rows = {name: {"mb_per_cpu_s": mb / s, "times": best[PEERS.get(name, name)] / s} for name, s in best.items()}
+    held = all(rows[name]["times"] >= BAR for name in ("here, plain", "here, tags"))
     if args.json:
         print(json.dumps({"mb": mb, "real": real, "rows": rows, "bar": BAR, "held": held, "runs": args.runs}))
         return 0 if held else 1
     print(f"{'real' if real else 'made'} articles, {mb:.2f} MB; best of {args.runs} x {args.passes} passes, in turn")
     for name, row in rows.items():
-        bar = f"  (bar: {BAR} times)" if name == "here, plain" else ""
-        print(f"{name:22} {row['mb_per_cpu_s']:6.1f} MB per CPU-s  {row['times']:5.2f} times pubmed_parser{bar}")
+        times = f"  {row['times']:5.2f} times {PEERS[name]}" if name in PEERS else ""
+        bar = f" (bar: {BAR} times)" if name in ("here, plain", "here, tags") else ""
+        print(f"{name:25} {row['mb_per_cpu_s']:6.1f} MB per CPU-s{times}{bar}")
     return 0 if held else 1
 
 
