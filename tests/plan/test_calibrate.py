@@ -152,13 +152,13 @@ def test_calibrations_that_are_refused(run: Make, tmp_path: Path) -> None:
 def test_validate_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(main, ["validate", str(measurements.OURS), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found["rows"]) == 45
+    assert len(found["rows"]) == 77
     means = found["summary"]["all"]
-    assert means["timed"] == 43 and means["mean_error"] < 0.06 and means["inside"] >= 0.9
+    assert means["timed"] == 75 and means["mean_error"] < 0.06 and means["inside"] >= 0.9
     assert (means["out_of_memory"], means["refused"], means["false_alarms"]) == (2, 2, 0)
     assert found["summary"]["S4"]["rank_correlation"] >= 0.85
     meditron = next(row for row in found["rows"] if row["id"] == "MEDITRON-70B")
-    assert meditron["tokens_per_s_gpu"]["foretold"] == pytest.approx(314, rel=0.05)
+    assert meditron["tokens_per_s_gpu"]["predicted"] == pytest.approx(314, rel=0.05)
     assert cli.run(main, ["validate"]) == 0
     table = capsys.readouterr().out
     assert "MEDITRON-70B" in table and "out of memory: 2 of 2 refused" in table
@@ -168,3 +168,12 @@ def test_validate_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     bad.write_text("\n".join([*lines[:3], lines[3].replace("2048", "-2048")]))
     assert cli.run(main, ["validate", str(bad)]) == 1
     assert f"{bad}:4: seq='-2048'" in capsys.readouterr().err
+
+    bad.write_text("\n".join([*lines[:3], lines[3].replace("2048", "-2048"), lines[4]]))
+    assert cli.run(main, ["validate", str(bad)]) == 1
+    said = capsys.readouterr()
+    assert "SC21T1-18B" in said.out and said.err.count("\n") == 1, "the other lines are judged all the same"
+    assert cli.run(main, ["validate", str(bad), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [row["line"] for row in found["rows"]] == [2, 3, 5]
+    assert [one["where"] for one in found["unsound"]] == [f"{bad}:4"]

@@ -15,7 +15,7 @@ from toolkit import cli, hardware
 from toolkit.models import Shape
 from toolkit.plan import fit_memory, measurements, memory, parameters, picture, setup
 from toolkit.plan.memory import CONSTANTS, KINDS
-from toolkit.plan.setup import Setup
+from toolkit.plan.setup import Setup, of_row
 from toolkit.recipe import compose
 
 FEW = settings(max_examples=80, deadline=None)
@@ -41,11 +41,26 @@ def test_bigscience_rows() -> None:
     assert sum(row.out_of_memory for row in PEAKS) == 2
 
 
+def test_gradients_that_are_added_up_in_fp32() -> None:
+    """BigScience's chronicles, 28 February 2022, BLOOM's shape with 64 heads, tp 4, pp 12, micro batch 2: 59 GB, where
+    the sums are "4 bytes x params", unsharded, besides what the sweep before them had.
+    """
+    row = {
+        **{"gpu": "A100", "n_gpu": "384", "layers": "70", "hidden": "14336", "ffn": "57344", "heads": "64"},
+        **{"vocab": "250880", "seq": "2048", "tp": "4", "pp": "12", "mbs": "2", "gbs": "2048", "recompute": "full"},
+    }
+    before, after = (memory.worst(of_row({**row, "src": source})) for source in ("S4", "S5"))
+    assert after.parts["gradients"] == pytest.approx(3 * before.parts["gradients"])
+    assert after.gib == pytest.approx(59, rel=0.07)
+
+
 def test_nothing_that_was_published_is_refused() -> None:
-    """Every timed row ran on GPUs of 80 GB, and most of them had no part in the fit."""
+    """Every timed row ran on GPUs of 80 GB, and most of them had no part in the fit. One false alarm: its recipe keeps
+    the optimizer's states in bf16 (`optim.dtype`), which no plan of fp32 states can know.
+    """
     ran = [row for row in ROWS if not row.out_of_memory]
-    assert len(ran) >= 43
-    assert [row.name for row in ran if not memory.fits(row.setup)] == []
+    assert len(ran) >= 75
+    assert [row.name for row in ran if not memory.fits(row.setup)] == ["DGXC-Nemotron4-340B-128"]
 
 
 def test_the_constants_are_what_the_fit_gives() -> None:

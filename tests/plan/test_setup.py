@@ -11,7 +11,7 @@ import pytest
 
 from toolkit import hardware
 from toolkit.errors import DataError, RecipeError, UsageError
-from toolkit.plan import layout, measurements, setup
+from toolkit.plan import conventions, layout, measurements, setup
 from toolkit.recipe import compose
 
 ROW = {
@@ -96,6 +96,15 @@ def test_layers_that_do_not_divide() -> None:
         7,
     )
     assert setup.of_row({**ROW, "layers": "13", "pp": "4", "n_gpu": "32", "vp": "1"}).stage_layers == (4, 3, 3, 3)
+
+
+def test_chunks_of_a_layer_each() -> None:
+    """Llama 3 405B on 16 ranks: 8 chunks of each, of which the first is the embedding and the last the head."""
+    llama = {**ROW, "layers": "126", "pp": "16", "n_gpu": "128"}
+    assert setup.of_row({**llama, "vp": "8"}).stage_layers == (7, *[8] * 14, 7)
+    for vp in ("9", "16"):
+        with pytest.raises(UsageError, match=f"pp=16 x vp={vp} are more than layers=126"):
+            setup.of_row({**llama, "vp": vp})
 
 
 def test_what_a_line_does_not_state() -> None:
@@ -202,12 +211,18 @@ def test_seconds_from_what_a_line_has(tmp_path: Path) -> None:
     lines += [
         {"step_s": "", "measured": "OOM", "unit": "oom", "peak_mem_GiB": ">80"},
         {"step_s": "", "peak_mem_GiB": "41"},
+        {"step_s": "", "measured": "113", "unit": "tok/s/GPU"},
+        {"step_s": "", "measured": "138", "unit": "TF_hw_full_recompute"},
     ]
     with path.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, [*ROW, "tok_s_gpu", "measured", "unit", "peak_mem_GiB"], restval="")
         writer.writeheader()
         writer.writerows({**ROW, **line} for line in lines)
     found = measurements.read(path)
-    assert [row.step_s for row in found] == [2.5, 64 * 2048 / 64 / 1000, 3.0, None, None]
-    assert [row.out_of_memory for row in found] == [False, False, False, True, False]
+    assert [row.step_s for row in found] == [
+        *(2.5, 64 * 2048 / 64 / 1000, 3.0, None, None, pytest.approx(64 * 2048 / 64 / 113)),
+        pytest.approx(conventions.per_token(found[6].setup, "TF_hw_full_recompute") * 2048 / 138e12),
+    ]
+    assert found[6].tflops is None, "no measurement besides the time that was made of it"
+    assert [row.out_of_memory for row in found] == [False, False, False, True, False, False, False]
     assert found[4].peak_gib == 41

@@ -27,13 +27,13 @@ class Params:
 
 # As `python -m toolkit.plan.fit` printed them.
 PARAMS = Params(
-    matmul=0.967,
-    fill=297.0,
-    memory=0.718,
-    link=0.75,
-    network=0.914,
-    shared=0.583,
-    layer_s=3.42e-05,
-    low=0.852,
-    high=1.174,
+    matmul=0.974,
+    fill=346.0,
+    memory=0.732,
+    link=0.747,
+    network=0.877,
+    shared=0.596,
+    layer_s=6.49e-05,
+    low=0.856,
+    high=1.169,
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import DataError, UsageError
-from toolkit.plan import setup
+from toolkit.plan import conventions, setup
 from toolkit.plan.setup import Setup
 
 OURS = Path(__file__).with_name("measurements.csv")
@@ -21,6 +21,7 @@ SOURCES: Mapping[str, str] = {
     "S4": "BigScience, chronicles of tr11-176B-ml, sweep of February 2022",
     "S8": "MEDITRON, Chen et al. 2023 (arXiv 2311.16079), section 4.1",
     "S10": "Megatron-LM's README, H100 table of 2024",
+    "S12": "NVIDIA's recipes for DGX Cloud (NVIDIA/dgxc-benchmarking, READMEs of 24.09 to 24.12), H100 in bf16",
 }
 _MOST_BYTES = 50_000_000
 
@@ -38,12 +39,14 @@ class Row:
     step_s: float | None
     peak_gib: float | None
     out_of_memory: bool
-    tflops: float | None = None  # published, of one GPU
+    tflops: float | None = None  # published, of one GPU, beside a time
     unit: str = ""
 
 
-def read(path: Path) -> list[Row]:
-    """Every line of the table. Raises `DataError`, which names file and line, for one that is not sound."""
+def read(path: Path, unsound: list[DataError] | None = None) -> list[Row]:
+    """Every line of the table. Raises `DataError`, which names file and line, for one that is not sound, or adds it to
+    `unsound`, where that is given, and goes on.
+    """
     try:
         if path.is_file() and path.stat().st_size > _MOST_BYTES:
             raise DataError("this is no table of measurements", where=path, why=f"it is above {_MOST_BYTES:,} bytes")
@@ -64,10 +67,15 @@ def read(path: Path) -> list[Row]:
                 do=f"its first line names the columns; needed: {', '.join(setup.NEEDED)}, and step_s or tok_s_gpu",
             )
         for values in reader:
-            found.append(_row(values, reader.line_num, path))
+            try:
+                found.append(_row(values, reader.line_num, path))
+            except DataError as err:
+                if unsound is None:
+                    raise
+                unsound.append(err)
     except csv.Error as err:
         raise DataError(f"not a CSV table: {err}", where=f"{path}:{reader.line_num}") from None
-    if not found:
+    if not found and not unsound:
         raise DataError("the table has no measurement", where=path)
     return found
 
@@ -81,13 +89,16 @@ def _row(values: dict[str, str], line: int, path: Path) -> Row:
         made = setup.of_row(values)
         unit, measured, peak = (values.get(name, "") for name in ("unit", "measured", "peak_mem_GiB"))
         out = unit.lower() == "oom" or measured.lower() == "oom" or peak.startswith(">")
-        tflops = _number("measured", measured) if unit.startswith("TF") else None
+        tflops = _number("measured", measured) if unit.startswith("TF") and not out else None
+        timed = None if out else _step_s(values, made, unit)
+        if timed is None and tflops is not None and unit in conventions.UNITS:
+            timed, tflops = made.tokens / conventions.tokens_per_s(made, tflops, unit), None
         return Row(
             line=line,
             name=values.get("id") or f"line {line}",
             source=values.get("src", ""),
             setup=made,
-            step_s=None if out else _step_s(values, made, unit),
+            step_s=timed,
             peak_gib=None if out or not peak else _number("peak_mem_GiB", peak),
             out_of_memory=out,
             tflops=tflops,
@@ -98,14 +109,17 @@ def _row(values: dict[str, str], line: int, path: Path) -> Row:
 
 
 def _step_s(values: Mapping[str, str], made: Setup, unit: str) -> float | None:
-    """As stated, else from the tokens a second."""
+    """As stated, else from the tokens a second. None where the line gives neither."""
     if values.get("step_s"):
         return _number("step_s", values["step_s"])
     if values.get("tok_s_gpu"):
         return made.tokens / made.world / _number("tok_s_gpu", values["tok_s_gpu"])
-    if values.get("measured") and unit in ("s/step", "tok/s"):
+    kind = unit.lower()
+    if values.get("measured") and kind in ("s/step", "tok/s", "tok/s/gpu"):
         measured = _number("measured", values["measured"])
-        return measured if unit == "s/step" else made.tokens / measured
+        if kind == "s/step":
+            return measured
+        return made.tokens / measured / (made.world if kind == "tok/s/gpu" else 1)
     return None
 
 

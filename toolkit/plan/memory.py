@@ -92,13 +92,16 @@ def state_bytes(setup: Setup) -> tuple[float, float, float]:
     """Bytes of weights, gradients and optimizer for each parameter of a rank.
 
     Megatron sums gradients in fp32 and its optimizer has a master copy and two moments in fp32, which a distributed
-    optimizer shares out over data and context ranks. DeepSpeed's ZeRO-1 keeps gradients as 16 bit. Training in fp32
+    optimizer shares out over data and context ranks. DeepSpeed's ZeRO-1 keeps gradients as 16 bit, and where its bf16
+    optimizer adds them up in fp32 these sums besides. Training in fp32
     needs no master copy, but for the distributed optimizer, whose shards are copies. fp8 keeps bf16 weights, and each
     matrix in fp8 twice, once transposed.
     """
     exact = setup.precision == "fp32"
     weights = {"fp32": 4.0, "fp8": 4.0}.get(setup.precision, 2.0)
     gradients = 4.0 if exact else 2.0 if setup.deepspeed else float(setup.grad_reduce_bytes)
+    if setup.deepspeed and setup.fp32_sum:
+        gradients += 4.0
     states = 8.0 + (4.0 if not exact or setup.distributed_optimizer else 0.0)
     if setup.distributed_optimizer:
         states /= setup.dp * setup.cp

@@ -58,6 +58,7 @@ class Setup:
     nics: int
     nic_gbps: float
     grad_reduce_bytes: int = 4  # of one gradient where it is reduced
+    fp32_sum: bool = False  # DeepSpeed's bf16 optimizer: gradients are added up in fp32, beside their own 16 bits
     overlap_dp: bool = False  # gradients and parameters travel while others are computed
     overlap_tp: bool = False  # tensor-parallel communication in pieces behind matrix products
     overlap_p2p: bool = False  # sends between stages run behind the other chunks of an interleaved pipeline
@@ -78,7 +79,8 @@ class Setup:
                 raise UsageError(f"nic_gbps={self.nic_gbps} is no rate of a NIC, in Gbit/s")
         if self.gpu.bf16_tflops is None or not 0 < self.gpu.bf16_tflops < 1e6:
             raise UsageError(f"{self.gpu.title} has no peak to plan with", do="state cluster.peak_tflops=N")
-        if self.pp * self.vp > self.shape.layers:
+        chunks = self.pp * self.vp  # of a layer each, where embedding and head have one too (Llama 3 405B)
+        if chunks > self.shape.layers and (self.pp == 1 or (self.shape.layers + 2) % chunks):
             raise UsageError(f"pp={self.pp} x vp={self.vp} are more than layers={self.shape.layers}")
         if self.tp > self.shape.heads:
             raise UsageError(f"tp={self.tp} is more than heads={self.shape.heads}")
@@ -203,7 +205,8 @@ def of(recipe: Recipe) -> Setup:
 # as a whole; facts of the sites, none of their speeds.
 # S1, S2  Megatron-LM of early 2021 (arXiv 2104.04473), before fused gradient accumulation and asynchronous reductions
 # S4, S5  Jean Zay: four 100 Gb Omni-Path links a node; Megatron-DeepSpeed's ZeRO-1 with bf16, CUDA_LAUNCH_BLOCKING=1
-#         against hangs (BigScience's chronicles and launch script of tr11-176B-ml)
+#         against hangs (BigScience's chronicles and launch script of tr11-176B-ml). S5, from 28 February 2022 on, with
+#         the optimizer that adds up gradients in fp32: 4 bytes of each parameter, "not sharded"
 # S6      Megatron-DeepSpeed on Selene (arXiv 2201.11990)
 # S8      one 200 Gb NIC a node (arXiv 2311.16079, section 3)
 SOFTWARE = ("megatron", "megatron-2021", "deepspeed")
@@ -211,7 +214,10 @@ SITES: Mapping[str, Mapping[str, str]] = {
     "S1": {"software": "megatron-2021"},
     "S2": {"software": "megatron-2021"},
     "S4": {"nics": "4", "nic_gbps": "100", "software": "deepspeed", "zero": "1", "launch_blocking": "1"},
-    "S5": {"nics": "4", "nic_gbps": "100", "software": "deepspeed", "zero": "1", "launch_blocking": "1"},
+    "S5": {
+        **{"nics": "4", "nic_gbps": "100", "software": "deepspeed", "zero": "1", "launch_blocking": "1"},
+        "fp32_sum": "1",
+    },
     "S6": {"software": "deepspeed"},
     "S8": {"nics": "1", "nic_gbps": "200"},
 }
@@ -226,10 +232,11 @@ def of_row(row: Mapping[str, str]) -> Setup:
     optimizer and overlap (Megatron-core of 2024); an A100 has them only for gated models or sequences of 4,096 and
     more, and then flash attention alone, with Llama's norms and gates in plain PyTorch (the ports of 2023); without
     full recomputation tensor ranks split the sequence (arXiv 2205.05198). The fabric is that of the vendor's own
-    servers. An empty `mbs` is 1 with a pipeline, whose bubble it keeps small, and else the largest of 4, 2 and 1 that
-    divides: as NVIDIA's recipes for the H100 choose; an empty `vp` there makes chunks of four layers. Optional columns
-    say otherwise: `cp nics nic_gbps gpus_per_node precision flash fused software zero sequence_parallel overlap_dp
-    overlap_tp overlap_p2p grad_reduce_bytes fused_accumulation overlap_backward launch_blocking dropout tied`.
+    servers. An empty `mbs` is 1 with a pipeline, whose bubble it keeps small, and else 2 if that divides: the middle
+    of NVIDIA's recipes for the H100, which have 1, 2 and 4; an empty `vp` there makes chunks of four layers. Optional
+    columns say otherwise: `cp nics nic_gbps gpus_per_node precision flash fused software zero sequence_parallel
+    overlap_dp overlap_tp overlap_p2p grad_reduce_bytes fp32_sum fused_accumulation overlap_backward launch_blocking
+    dropout tied`.
 
     Raises `UsageError`, which names the column and its value.
     """
@@ -271,7 +278,7 @@ def of_row(row: Mapping[str, str]) -> Setup:
         raise UsageError(f"n_gpu={n_gpu} is not tp={tp} x pp={pp} x cp={cp} x dp={dp} = {per_model * dp}")
     ampere = kind.startswith(("a", "v", "l4"))
     micro, vp = number("mbs", 0), number("vp", 0)
-    micro = micro or (_largest_micro_batch(number("gbs") // dp) if pp == 1 else 1)
+    micro = micro or (2 if pp == 1 and number("gbs") % (2 * dp) == 0 else 1)
     vp = vp or (1 if ampere else _chunks(number("layers"), pp, number("gbs") // (dp * micro)))
     flash = flag("flash", not ampere or gated or seq >= 4096)
     software = str(stated.get("software", "megatron")).strip().lower()
@@ -315,6 +322,7 @@ def of_row(row: Mapping[str, str]) -> Setup:
         nics=number("nics", per_node),
         nic_gbps=_rate("nic_gbps", rate),
         grad_reduce_bytes=number("grad_reduce_bytes", 4 if deepspeed or (ampere and gated) else 2),
+        fp32_sum=flag("fp32_sum", False),
         overlap_dp=flag("overlap_dp", not ampere),
         overlap_tp=flag("overlap_tp", not ampere),
         overlap_p2p=flag("overlap_p2p", not ampere and vp > 1),
@@ -336,10 +344,6 @@ def _gpu_named(text: str) -> str:
         raise UsageError(f"unknown gpu={text!r}", do=nearest("_".join(words), hardware.GPUS))
     usual = {"80gb": 1, "sxm": 2}
     return max(kinds, key=lambda kind: sum(3 * (w in wanted) + usual.get(w, 0) / 4 for w in kind.split("_")))
-
-
-def _largest_micro_batch(batch: int) -> int:
-    return next((size for size in (4, 2) if batch >= size and batch % size == 0), 1)
 
 
 def _chunks(layers: int, pp: int, batches: int) -> int:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit import cli
+from toolkit.errors import DataError
 from toolkit.plan import conventions, measurements, memory, speed
 from toolkit.plan.calibrated import PARAMS, Params
 from toolkit.plan.measurements import Row
@@ -55,7 +57,7 @@ class Judged:
             "line": row.line,
             "source": row.source,
             "step_s": {
-                "foretold": self.step_s,
+                "predicted": self.step_s,
                 "low": self.low_s,
                 "high": self.high_s,
                 "measured": row.step_s,
@@ -63,11 +65,11 @@ class Judged:
                 "inside": self.inside,
             },
             "tokens_per_s_gpu": {
-                "foretold": tokens / self.step_s,
+                "predicted": tokens / self.step_s,
                 "measured": None if row.step_s is None else tokens / row.step_s,
             },
-            "memory_gib": {"foretold": self.gib, "measured": row.peak_gib, "error": self.memory_error},
-            "out_of_memory": {"foretold": not self.fits, "measured": row.out_of_memory},
+            "memory_gib": {"predicted": self.gib, "measured": row.peak_gib, "error": self.memory_error},
+            "out_of_memory": {"predicted": not self.fits, "measured": row.out_of_memory},
             "tflops": {
                 "unit": row.unit,
                 "at_measured_speed": self.tflops,
@@ -155,14 +157,14 @@ def _ranks(values: Sequence[float]) -> list[float]:
 def text(judged: Sequence[Judged]) -> str:
     """The table for people."""
     wide = max(len(one.row.name) for one in judged)
-    lines = [f"{'':<{wide}}  {'source':<6} {'step s: foretold':>16} {'range':>17} {'measured':>9} {'error':>7}   GiB"]
+    lines = [f"{'':<{wide}}  {'source':<6} {'step s: predicted':>17} {'range':>17} {'measured':>9} {'error':>7}   GiB"]
     for one in judged:
         row = one.row
         span = f"{_seconds(one.low_s)}-{_seconds(one.high_s)}"
         measured = "" if row.step_s is None else _seconds(row.step_s)
         outside = "" if one.inside is not False else " outside"
         lines.append(
-            f"{row.name:<{wide}}  {row.source:<6} {_seconds(one.step_s):>16} {span:>17} {measured:>9} "
+            f"{row.name:<{wide}}  {row.source:<6} {_seconds(one.step_s):>17} {span:>17} {measured:>9} "
             f"{_percent(one.error):>7}   {_memory(one)}{outside}"
         )
     lines += [
@@ -218,10 +220,14 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args(argv)
-    judged = judge(measurements.read(args.file))
+    unsound: list[DataError] = []
+    judged = judge(measurements.read(args.file, unsound))
     if args.json:
         rows: list[Mapping[str, Any]] = [one.as_dict() for one in judged]
-        cli.print_json({"file": str(args.file), "rows": rows, "summary": summary(judged)})
-    else:
+        left = [{"where": err.where, "what": err.what, "why": err.why} for err in unsound]
+        cli.print_json({"file": str(args.file), "rows": rows, "unsound": left, "summary": summary(judged)})
+    elif judged:
         print(text(judged))
-    return 0
+    for err in unsound:
+        print(err, file=sys.stderr)
+    return 1 if unsound else 0

@@ -13,10 +13,19 @@ from toolkit.plan.calibrated import Params
 from toolkit.plan.setup import Setup
 
 _A100 = 312.0  # dense bf16 TFLOP/s
-_PRECISION = {"bf16": 1.0, "fp16": 1.0, "fp8": 1.75, "fp32": 0.5}  # of bf16; fp8 less its casts, fp32 as TF32
+# Of the rate of products, what flash attention reaches at 4,096 causal tokens and 128 a head, forward and backward
+# together, in the code that is made for the GPU: A100 arXiv 2307.08691, figure 5; H100 arXiv 2407.08608, section 4.
+_FLASH = 0.6
+# Of bf16: fp8 less its casts, as the fp8 rows of NVIDIA's recipes for DGX Cloud and of NeMo 24.07 show; fp32 as TF32.
+_PRECISION = {"bf16": 1.0, "fp16": 1.0, "fp8": 1.65, "fp32": 0.5}
 # Streaming multiprocessors by the first letters of a title (data sheets and architecture papers).
 _SMS = (("A100", 108), ("H100", 132), ("H200", 132), ("GH200", 132), ("B200", 148), ("V100", 80))
 _TILES = ((256, 128, 1.0), (128, 256, 1.0), (128, 128, 1.05))  # rows, columns, cost: as cuBLAS has them
+_ALIGNED = 8  # elements of 16 bits: 16 bytes, below which tensor cores are not used
+_PLAIN = 1 / 16  # of the tensor cores' rate, without them: 19.5 of 312 TFLOP/s on A100
+# From so many TFLOP/s on (Hopper), a product's kernels stay on the GPU and write one tile while they compute the next
+# (CUTLASS's persistent, warp-specialised kernels): so much of what they read and write besides is behind products.
+_HOPPER, _BEHIND = 700.0, 0.7
 _BLOCKED_S = 20e-6  # from the end of a kernel to the next one's start when the host waits for each
 _KERNELS_FORWARD, _KERNELS_BACKWARD, _KERNELS_SUM = 35, 65, 24  # of a layer of Megatron's GPT, and to add gradients
 
@@ -38,13 +47,6 @@ def best_share(gpu: Gpu) -> float:
     """
     peak = gpu.bf16_tflops or _A100
     return 0.869 * min(1.0, _A100 / peak) ** 0.0717
-
-
-def flash_share(gpu: Gpu) -> float:
-    """Of the rate of products, what flash attention reaches at 4,096 causal tokens and 128 a head, forward and backward
-    together: 0.6 on A100 (arXiv 2307.08691, figure 5), 0.5 on H100, for which that code was not yet made.
-    """
-    return 0.6 * min(1.0, _A100 / (gpu.bf16_tflops or _A100)) ** 0.158
 
 
 @lru_cache(maxsize=1 << 16)
@@ -71,7 +73,7 @@ class Rates:
         self.memory = gpu.memory_gb_s * 1e9 * params.memory
 
     def product(self, rows: int, columns: int, inner: int) -> float:
-        """Seconds of a matrix product."""
+        """Seconds of a matrix product in the precision of the layers."""
         return 2 * _covered(self.sms, rows, columns) * (inner + self.fill) / self.rate
 
 
@@ -114,11 +116,11 @@ def _attention(s: Setup, rates: Rates, tokens: int) -> tuple[float, float]:
     # backward its gradients of queries, keys and values.
     parts = tokens * s.shape.hidden / s.tp * (s.cp - 1) / rates.memory
     if s.flash_attention:
-        forward = flops / 2 / (rates.bf16 * flash_share(s.gpu))
+        forward = flops / 2 / (rates.bf16 * _FLASH)
         return forward + 16 * parts, 2.5 * forward + 36 * parts
     scores = s.shape.heads / s.tp * s.seq * tokens
     dropped = 5 if s.dropout else 0
-    seconds = flops / rates.bf16
+    seconds = flops / (rates.bf16 if s.shape.head_dim % _ALIGNED == 0 else rates.bf16 * _PLAIN)
     return (
         seconds + scores * (8 + dropped) / rates.memory + 16 * parts,
         2 * seconds + scores * (14 + dropped) / rates.memory + 36 * parts,
@@ -146,20 +148,26 @@ def _elementwise(s: Setup, tokens: int) -> tuple[float, float]:
     return (18 + dropped) * whole + 4 * activation + 4 * heads, (38 + dropped) * whole + 8 * activation + 4 * heads
 
 
-def _bytes_to_add(s: Setup) -> int:
+def _bytes_to_add(s: Setup) -> float:
     """Of each parameter and micro-batch. Fused: the product reads and writes the fp32 sum where it would have written
-    bf16. DeepSpeed's bf16 optimizer casts to fp32 (6) and adds (12); Megatron of 2021 adds in 16 bits (6), after zeros.
+    bf16, from Hopper on mostly behind its own main loop. DeepSpeed's bf16 optimizer casts to fp32 (6) and adds (12);
+    Megatron of 2021 adds in 16 bits (6), after zeros.
     """
     if s.deepspeed:
         return 18
-    return 6 if s.fused_accumulation else 8
+    if not s.fused_accumulation:
+        return 8
+    return 6 * (1 - _BEHIND) if (s.gpu.bf16_tflops or 0) >= _HOPPER else 6
 
 
 def head(s: Setup, rates: Rates) -> float:
     """Seconds of output head and loss on the last stage, forward and backward, for one micro-batch. Megatron's loss
     casts logits to fp32 and takes maximum, difference, exponential, sum and quotient one by one: 52 bytes of each.
+    The head stays in bf16 where the layers are in fp8, which Transformer Engine has for its own layers alone.
     """
     tokens, hidden, rows = s.seq * s.micro_batch // s.cp, s.shape.hidden, s.vocab_padded // s.tp
     products = rates.product(tokens, rows, hidden) + rates.product(tokens, hidden, rows)
     products += rates.product(rows, hidden, tokens)
+    if s.precision == "fp8":
+        products *= rates.rate / rates.bf16
     return products + tokens * rows * 52 / rates.memory
