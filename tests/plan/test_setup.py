@@ -187,6 +187,7 @@ def test_a_bad_line_is_named(tmp_path: Path, changed: dict[str, str], said: str)
     [
         (b"", "the table is empty"),
         (b"id,src\n", "lacks the columns gpu"),
+        (",".join([*ROW, "seq", "dp"]).encode() + b"\n", "the columns seq, dp more than once"),
         (",".join(ROW).encode() + b"\n", "no measurement"),
         (",".join(ROW).encode() + b"\n1,2\n", "more or fewer fields"),
         (",".join(ROW).encode() + b"\n" + ",".join(["1"] * (len(ROW) + 1)).encode(), "more or fewer fields"),
@@ -226,3 +227,29 @@ def test_seconds_from_what_a_line_has(tmp_path: Path) -> None:
     assert found[6].tflops is None, "no measurement besides the time that was made of it"
     assert [row.out_of_memory for row in found] == [False, False, False, True, False, False, False]
     assert found[4].peak_gib == 41
+
+
+def test_gpus_as_drivers_name_them_and_as_a_line_describes_them() -> None:
+    for name in ("NVIDIA A100-SXM4-80GB", "DGX A100", "a100_80gb_sxm"):
+        assert setup.of_row({**ROW, "gpu": name}).gpu == hardware.GPUS["a100_80gb_sxm"]
+    assert setup.of_row({**ROW, "gpu": "NVIDIA A100-SXM4-40GB"}).gpu == hardware.GPUS["a100_40gb_sxm"]
+    with pytest.raises(UsageError, match="unknown gpu='GB200'") as raised:
+        setup.of_row({**ROW, "gpu": "GB200"})
+    assert "by the columns peak_tflops, gpu_memory_gib, gpu_memory_gb_s" in str(raised.value)
+    described = {"peak_tflops": "2450", "gpu_memory_gib": "186", "gpu_memory_gb_s": "8000", "gpu_nvlink_gb_s": "1800"}
+    made = setup.of_row({**ROW, "gpu": "GB200", "nic_gbps": "400", **described})
+    assert (made.gpu.title, made.gpu.bf16_tflops, made.gpu.memory_gib, made.gpu.nvlink_gb_s) == (
+        "GB200",
+        2450,
+        186,
+        1800,
+    )
+    assert made.flash_attention and made.overlap_dp
+    with pytest.raises(UsageError, match="peak_tflops='0' must be above 0"):
+        setup.of_row({**ROW, "gpu": "GB200", **described, "peak_tflops": "0"})
+
+
+def test_names_of_columns_with_blanks_around_them(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(", ".join(ROW) + "\n" + ", ".join(ROW.values()) + "\n")
+    assert measurements.read(path)[0].step_s == 18.13

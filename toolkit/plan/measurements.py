@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.errors import DataError, UsageError
+from toolkit.errors import DataError, RecipeError, UsageError
 from toolkit.plan import conventions, setup
 from toolkit.plan.setup import Setup
 
@@ -59,7 +60,11 @@ def read(path: Path, unsound: list[DataError] | None = None) -> list[Row]:
     reader = csv.DictReader(lines, strict=True)
     found: list[Row] = []
     try:
-        lacking = [name for name in setup.NEEDED if name not in (reader.fieldnames or ())]
+        columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        twice = [name for name, times in Counter(columns).items() if name and times > 1]
+        if twice:
+            raise DataError(f"the table has the columns {', '.join(twice)} more than once", where=path)
+        lacking = [name for name in setup.NEEDED if name not in columns]
         if lacking:
             raise DataError(
                 f"the table lacks the columns {', '.join(lacking)}" if lines else "the table is empty",
@@ -84,11 +89,11 @@ def _row(values: dict[str, str], line: int, path: Path) -> Row:
     where = f"{path}:{line}"
     if None in values or any(value is None for value in values.values()):
         raise DataError("more or fewer fields than the first line has columns", where=where)
-    values = {name.strip(): value.strip() for name, value in values.items()}
+    values = {name: value.strip() for name, value in values.items()}
     try:
         made = setup.of_row(values)
         unit, measured, peak = (values.get(name, "") for name in ("unit", "measured", "peak_mem_GiB"))
-        out = unit.lower() == "oom" or measured.lower() == "oom" or peak.startswith(">")
+        out = "oom" in (unit.lower(), measured.lower(), peak.lower()) or peak.startswith(">")
         tflops = _number("measured", measured) if unit.startswith("TF") and not out else None
         timed = None if out else _step_s(values, made, unit)
         if timed is None and tflops is not None and unit in conventions.UNITS:
@@ -104,7 +109,7 @@ def _row(values: dict[str, str], line: int, path: Path) -> Row:
             tflops=tflops,
             unit=unit,
         )
-    except UsageError as err:
+    except (RecipeError, UsageError) as err:
         raise DataError(err.what, where=where, why=err.why, do=err.do) from None
 
 

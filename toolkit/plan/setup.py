@@ -222,6 +222,9 @@ SITES: Mapping[str, Mapping[str, str]] = {
     "S8": {"nics": "1", "nic_gbps": "200"},
 }
 _RECOMPUTE: Mapping[str, Recompute] = {"full": "full", "sel": "selective", "selective": "selective", "none": "none"}
+_DESCRIBED = ("peak_tflops", "gpu_memory_gib", "gpu_memory_gb_s", "gpu_nvlink_gb_s")
+_DESCRIBE = f"Describe one that is not known by the columns {', '.join(_DESCRIBED)}."
+HOPPER = 700.0  # dense bf16 TFLOP/s; GPUs with as many are of Hopper's time or later
 NEEDED = ("gpu", "n_gpu", "layers", "hidden", "ffn", "heads", "vocab", "seq", "tp", "pp", "gbs")
 
 
@@ -236,7 +239,7 @@ def of_row(row: Mapping[str, str]) -> Setup:
     of NVIDIA's recipes for the H100, which have 1, 2 and 4; an empty `vp` there makes chunks of four layers. Optional
     columns say otherwise: `cp nics nic_gbps gpus_per_node precision flash fused software zero sequence_parallel
     overlap_dp overlap_tp overlap_p2p grad_reduce_bytes fp32_sum fused_accumulation overlap_backward launch_blocking
-    dropout tied`.
+    dropout tied`; a GPU that is not known is described by `peak_tflops gpu_memory_gib gpu_memory_gb_s gpu_nvlink_gb_s`.
 
     Raises `UsageError`, which names the column and its value.
     """
@@ -261,8 +264,7 @@ def of_row(row: Mapping[str, str]) -> Setup:
             raise UsageError(f"{name}={stated[name]!r} is neither 1 nor 0")
         return text in ("1", "true", "yes")
 
-    kind = _gpu_named(str(stated["gpu"]))
-    gpu = hardware.GPUS[kind]
+    gpu, ampere = _gpu(stated)
     again = str(stated.get("recompute", "none")).strip().lower()
     recompute = _RECOMPUTE.get(again)
     if recompute is None:
@@ -276,7 +278,6 @@ def of_row(row: Mapping[str, str]) -> Setup:
     dp = number("dp", max(1, n_gpu // per_model))
     if per_model * dp != n_gpu:
         raise UsageError(f"n_gpu={n_gpu} is not tp={tp} x pp={pp} x cp={cp} x dp={dp} = {per_model * dp}")
-    ampere = kind.startswith(("a", "v", "l4"))
     micro, vp = number("mbs", 0), number("vp", 0)
     micro = micro or (2 if pp == 1 and number("gbs") % (2 * dp) == 0 else 1)
     vp = vp or (1 if ampere else _chunks(number("layers"), pp, number("gbs") // (dp * micro)))
@@ -331,17 +332,37 @@ def of_row(row: Mapping[str, str]) -> Setup:
     )
 
 
+def _gpu(stated: Mapping[str, Any]) -> tuple[hardware.Gpu, bool]:
+    """The GPU of a line, and whether it is of Ampere's generation or before."""
+    text = str(stated["gpu"]).strip()
+    given = {name: _rate(name, stated[name]) for name in _DESCRIBED if name in stated}
+    for name, value in given.items():
+        if not value:
+            raise UsageError(f"{name}={stated[name]!r} must be above 0")
+    try:
+        kind = _gpu_named(text)
+    except UsageError:
+        if not {*_DESCRIBED[:3]} <= set(given):
+            raise
+        kind = text
+    rates = {name.removeprefix("gpu_"): value for name, value in given.items()}
+    gpu = hardware.described(kind, **rates) if given else hardware.GPUS[kind]
+    old = kind.startswith(("a", "v", "l4")) if kind in hardware.GPUS else (gpu.bf16_tflops or 0) < HOPPER
+    return gpu, old
+
+
 def _gpu_named(text: str) -> str:
-    """A key of `hardware.GPUS` for it, or for a name such as A100, A100-40GB and H100 SXM; the chip alone is the one
-    with links and, of an A100, with 80 GB.
+    """A key of `hardware.GPUS` for it, or for a name such as A100, A100-40GB, H100 SXM and, of a driver, NVIDIA
+    A100-SXM4-80GB; the chip alone is the one with links and, of an A100, with 80 GB.
     """
-    words = re.findall(r"[a-z0-9]+", text.lower())
+    found = re.findall(r"[a-z0-9]+", text.lower())
+    words = [re.sub(r"^sxm\d$", "sxm", word) for word in found if word not in ("nvidia", "dgx", "hgx")]
     if "_".join(words) in hardware.GPUS:
         return "_".join(words)
     wanted = {word for part in words[1:] for word in (part, f"{part}gb")}
     kinds = [kind for kind in hardware.GPUS if words and kind.split("_")[0] == words[0]]
     if not kinds or not all({part, f"{part}gb"} & {w for kind in kinds for w in kind.split("_")} for part in words[1:]):
-        raise UsageError(f"unknown gpu={text!r}", do=nearest("_".join(words), hardware.GPUS))
+        raise UsageError(f"unknown gpu={text!r}", do=f"{nearest('_'.join(words), hardware.GPUS)} {_DESCRIBE}")
     usual = {"80gb": 1, "sxm": 2}
     return max(kinds, key=lambda kind: sum(3 * (w in wanted) + usual.get(w, 0) / 4 for w in kind.split("_")))
 

@@ -229,5 +229,5 @@ def main(argv: Sequence[str]) -> int:
     elif judged:
         print(text(judged))
     for err in unsound:
-        print(err, file=sys.stderr)
+        print(f"error: {err}", file=sys.stderr)
     return 1 if unsound else 0

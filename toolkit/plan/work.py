@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from toolkit.hardware import Gpu
 from toolkit.plan.calibrated import Params
-from toolkit.plan.setup import Setup
+from toolkit.plan.setup import HOPPER, Setup
 
 _A100 = 312.0  # dense bf16 TFLOP/s
 # Of the rate of products, what flash attention reaches at 4,096 causal tokens and 128 a head, forward and backward
@@ -23,9 +23,9 @@ _SMS = (("A100", 108), ("H100", 132), ("H200", 132), ("GH200", 132), ("B200", 14
 _TILES = ((256, 128, 1.0), (128, 256, 1.0), (128, 128, 1.05))  # rows, columns, cost: as cuBLAS has them
 _ALIGNED = 8  # elements of 16 bits: 16 bytes, below which tensor cores are not used
 _PLAIN = 1 / 16  # of the tensor cores' rate, without them: 19.5 of 312 TFLOP/s on A100
-# From so many TFLOP/s on (Hopper), a product's kernels stay on the GPU and write one tile while they compute the next
-# (CUTLASS's persistent, warp-specialised kernels): so much of what they read and write besides is behind products.
-_HOPPER, _BEHIND = 700.0, 0.7
+# From Hopper on, a product's kernels stay on the GPU and write one tile while they compute the next (CUTLASS's
+# persistent, warp-specialised kernels): so much of what they read and write besides is behind the product.
+_BEHIND = 0.7
 _BLOCKED_S = 20e-6  # from the end of a kernel to the next one's start when the host waits for each
 _KERNELS_FORWARD, _KERNELS_BACKWARD, _KERNELS_SUM = 35, 65, 24  # of a layer of Megatron's GPT, and to add gradients
 
@@ -157,7 +157,7 @@ def _bytes_to_add(s: Setup) -> float:
         return 18
     if not s.fused_accumulation:
         return 8
-    return 6 * (1 - _BEHIND) if (s.gpu.bf16_tflops or 0) >= _HOPPER else 6
+    return 6 * (1 - _BEHIND) if (s.gpu.bf16_tflops or 0) >= HOPPER else 6
 
 
 def head(s: Setup, rates: Rates) -> float:
