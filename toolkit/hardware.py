@@ -84,11 +84,16 @@ STATE_IT = "for a type that is not known state its dense bf16 peak, cluster.peak
 DESCRIBE = "describe one that is not known: cluster.peak_tflops=N cluster.gpu_memory_gib=N cluster.gpu_memory_gb_s=N"
 
 
+def near(name: str, otherwise: str) -> str:
+    """The nearest known type, or all of them, and what to do where it is none of them."""
+    hint = nearest(name, GPUS)
+    return f"{hint}{'' if hint.endswith('?') else '.'} {otherwise[0].upper()}{otherwise[1:]}"
+
+
 def gpu(name: str) -> Gpu:
     """Raises `RecipeError` for an unknown type."""
     if name not in GPUS:
-        hint = nearest(name, GPUS)
-        raise RecipeError(f"unknown GPU type '{name}'", where="cluster.gpu", do=f"{hint} {STATE_IT}".strip())
+        raise RecipeError(f"unknown GPU type '{name}'", where="cluster.gpu", do=near(name, STATE_IT))
     return GPUS[name]
 
 
@@ -111,9 +116,9 @@ def described(
         lacking = [f"cluster.{key}" for key, value in needed.items() if value is None]
         if lacking:
             what = "no GPU type is stated" if name is None else f"unknown GPU type '{name}'"
-            hint = nearest(name, GPUS) if name else "give cluster.gpu=TYPE, one of toolkit/hardware.py."
             why = f"not stated: {', '.join(lacking)}"
-            raise RecipeError(what, where="cluster.gpu", why=why, do=f"{hint} {DESCRIBE}".strip())
+            do = near(name, DESCRIBE) if name else f"give cluster.gpu=TYPE, one of toolkit/hardware.py. {DESCRIBE}"
+            raise RecipeError(what, where="cluster.gpu", why=why, do=do)
         known = Gpu(
             title=name or "GPU", bf16_tflops=None, memory_gib=memory_gib or 0, memory_gb_s=memory_gb_s or 0,
             tdp_w=0, pcie_gb_s=64.0,

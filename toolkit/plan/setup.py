@@ -362,7 +362,7 @@ def _gpu_named(text: str) -> str:
     wanted = {word for part in words[1:] for word in (part, f"{part}gb")}
     kinds = [kind for kind in hardware.GPUS if words and kind.split("_")[0] == words[0]]
     if not kinds or not all({part, f"{part}gb"} & {w for kind in kinds for w in kind.split("_")} for part in words[1:]):
-        raise UsageError(f"unknown gpu={text!r}", do=f"{nearest('_'.join(words), hardware.GPUS)} {_DESCRIBE}")
+        raise UsageError(f"unknown gpu={text!r}", do=hardware.near("_".join(words), _DESCRIBE))
     usual = {"80gb": 1, "sxm": 2}
     return max(kinds, key=lambda kind: sum(3 * (w in wanted) + usual.get(w, 0) / 4 for w in kind.split("_")))
 
