@@ -106,8 +106,8 @@ def left_out(rows: Sequence[Row]) -> list[tuple[Row, float]]:
 
 
 def spread(errors: Sequence[float]) -> tuple[float, float]:
-    """Measured over foretold: as far below as above, and as far as the worst of all errors. Four sources say little of
-    how far a fifth may lie, so the range is no narrower.
+    """Measured over foretold: as far below as above, and as far as the worst of all errors. Five sources say little of
+    how far a sixth may lie, so the range is no narrower.
     """
     reach = math.exp(max(abs(math.log1p(e)) for e in errors))
     return 1 / reach, reach
