@@ -14,17 +14,20 @@ from toolkit.plan.setup import HOPPER, Setup
 
 _A100 = 312.0  # dense bf16 TFLOP/s
 # Of the rate of products, what flash attention reaches at 4,096 causal tokens and 128 a head, forward and backward
-# together, in the code that is made for the GPU: A100 arXiv 2307.08691, figure 5; H100 arXiv 2407.08608, section 4.
+# together: A100 arXiv 2307.08691, figure 5. Chosen, not derived: the same for H100 with kernels of its own (cuDNN's, and
+# arXiv 2407.08608), since the step times of `measurements` come out better so than with 0.5.
 _FLASH = 0.6
-# Of bf16: fp8 less its casts, as the fp8 rows of NVIDIA's recipes for DGX Cloud and of NeMo 24.07 show; fp32 as TF32.
+# Of bf16: fp8 less its casts, chosen for the least bias on 27 fp8 rows of NVIDIA's recipes for DGX Cloud and of NeMo and
+# Megatron-Bridge, which are in no table here; fp32 as TF32.
 _PRECISION = {"bf16": 1.0, "fp16": 1.0, "fp8": 1.65, "fp32": 0.5}
 # Streaming multiprocessors by the first letters of a title (data sheets and architecture papers).
 _SMS = (("A100", 108), ("H100", 132), ("H200", 132), ("GH200", 132), ("B200", 148), ("V100", 80))
 _TILES = ((256, 128, 1.0), (128, 256, 1.0), (128, 128, 1.05))  # rows, columns, cost: as cuBLAS has them
 _ALIGNED = 8  # elements of 16 bits: 16 bytes, below which tensor cores are not used
-_PLAIN = 1 / 16  # of the tensor cores' rate, without them: 19.5 of 312 TFLOP/s on A100
+_PLAIN = 1 / 16  # of the tensor cores' rate, without them: 19.5 of 312 TFLOP/s on A100; found on BigScience's odd heads
 # From Hopper on, a product's kernels stay on the GPU and write one tile while they compute the next (CUTLASS's
-# persistent, warp-specialised kernels): so much of what they read and write besides is behind the product.
+# ping-pong kernels): so much of what they read and write besides is behind the product. The share is chosen as that of
+# `speed`'s collectives; that Ampere has none of it was chosen too, with all of `measurements` and MEDITRON in view.
 _BEHIND = 0.7
 _BLOCKED_S = 20e-6  # from the end of a kernel to the next one's start when the host waits for each
 _KERNELS_FORWARD, _KERNELS_BACKWARD, _KERNELS_SUM = 35, 65, 24  # of a layer of Megatron's GPT, and to add gradients
