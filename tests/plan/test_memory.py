@@ -55,8 +55,8 @@ def test_gradients_that_are_added_up_in_fp32() -> None:
 
 
 def test_nothing_that_was_published_is_refused() -> None:
-    """Every timed row ran on GPUs of 80 GB, and most of them had no part in the fit. One false alarm. NeMo's configuration
-    of that model has `optim.dtype: bf16`; whether smaller optimizer states are why it ran is not known.
+    """Every timed row ran on GPUs of 80 GB, and most of them had no part in the fit. One false alarm: NeMo's
+    configuration of that model has `optim.dtype: bf16`; whether smaller optimizer states are why it ran is not known.
     """
     ran = [row for row in ROWS if not row.out_of_memory]
     assert len(ran) >= 75

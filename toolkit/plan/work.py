@@ -14,11 +14,11 @@ from toolkit.plan.setup import HOPPER, Setup
 
 _A100 = 312.0  # dense bf16 TFLOP/s
 # Of the rate of products, what flash attention reaches at 4,096 causal tokens and 128 a head, forward and backward
-# together: A100 arXiv 2307.08691, figure 5. Chosen, not derived: the same for H100 with kernels of its own (cuDNN's, and
-# arXiv 2407.08608), since the step times of `measurements` come out better so than with 0.5.
+# together: A100 arXiv 2307.08691, figure 5. Chosen, not derived: the same for H100 with kernels of its own, since
+# DGX Cloud's step times come out better so than with 0.5, and Megatron-LM's only a little worse.
 _FLASH = 0.6
-# Of bf16: fp8 less its casts, chosen for the least bias on 27 fp8 rows of NVIDIA's recipes for DGX Cloud and of NeMo and
-# Megatron-Bridge, which are in no table here; fp32 as TF32.
+# Of bf16: fp8 less its casts, chosen for the least bias on 27 fp8 rows of NVIDIA's recipes for DGX Cloud, of NeMo and
+# of Megatron-Bridge, which are in no table here; fp32 as TF32.
 _PRECISION = {"bf16": 1.0, "fp16": 1.0, "fp8": 1.65, "fp32": 0.5}
 # Streaming multiprocessors by the first letters of a title (data sheets and architecture papers).
 _SMS = (("A100", 108), ("H100", 132), ("H200", 132), ("GH200", 132), ("B200", 148), ("V100", 80))
