@@ -237,9 +237,10 @@ def of_row(row: Mapping[str, str]) -> Setup:
     full recomputation tensor ranks split the sequence (arXiv 2205.05198). The fabric is that of the vendor's own
     servers. An empty `mbs` is 1 with a pipeline, whose bubble it keeps small, and else 2 if that divides: the middle
     of NVIDIA's recipes for the H100, which have 1, 2 and 4, and nearer to Megatron-LM's table than 4; an empty `vp`
-    there makes chunks of four layers. Optional columns say otherwise: `cp nics nic_gbps gpus_per_node precision flash fused software zero sequence_parallel
-    overlap_dp overlap_tp overlap_p2p grad_reduce_bytes fp32_sum fused_accumulation overlap_backward launch_blocking
-    dropout tied`; a GPU that is not known is described by `peak_tflops gpu_memory_gib gpu_memory_gb_s gpu_nvlink_gb_s`.
+    there makes chunks of four layers. Optional columns say otherwise: `cp nics nic_gbps gpus_per_node precision flash
+    fused software zero sequence_parallel overlap_dp overlap_tp overlap_p2p grad_reduce_bytes fp32_sum
+    fused_accumulation overlap_backward launch_blocking dropout tied`; a GPU that is not known is described by
+    `peak_tflops gpu_memory_gib gpu_memory_gb_s gpu_nvlink_gb_s`.
 
     Raises `UsageError`, which names the column and its value.
     """
