@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,17 @@ def test_a_defect_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         cli.run(defect, [])
+
+
+def test_what_the_system_refuses_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+
+    def main(_: object) -> None:
+        (tmp_path / "file" / "below").mkdir()
+
+    assert cli.run(main, ["--json"]) == 1
+    out, err = capsys.readouterr()
+    assert err == f"error: {tmp_path}/file/below: Not a directory.\n" and json.loads(out)["error"] == "FileRefused"
 
 
 def test_nearest_offers_one_or_a_short_list() -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import FileRefused, ToolkitError
 
 
 def print_json(value: Any) -> None:
@@ -34,18 +34,28 @@ def verbs(prog: str, *, description: str, examples: str) -> tuple[argparse.Argum
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a verb's `main(argv)`; returns the exit code (0 done, 130 after Ctrl-C, else the error's own)."""
+    """Run a verb's `main(argv)`; returns the exit code (0 done, 130 after Ctrl-C, else the error's own). What the system
+    refuses of a file, such as one that may not be read, is an error with a name too.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return main(argv) or 0
     except ToolkitError as err:
-        if "--json" in argv:
-            print_json(err.as_dict())
-        print(f"error: {err}", file=sys.stderr)
-        return err.exit_code
+        return _tell(err, argv)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as err:
+        if err.filename is None or err.strerror is None:
+            raise
+        return _tell(FileRefused(err.strerror, where=err.filename), argv)
+
+
+def _tell(err: ToolkitError, argv: Sequence[str]) -> int:
+    if "--json" in argv:
+        print_json(err.as_dict())
+    print(f"error: {err}", file=sys.stderr)
+    return err.exit_code

@@ -80,6 +80,10 @@ class CheckpointError(ToolkitError):
     """A checkpoint or HF model that is missing, incomplete or of another shape."""
 
 
+class FileRefused(ToolkitError):
+    """The system does not let a file or folder be read, written or made: its rights, its name, what is in its place."""
+
+
 class DiskFull(ToolkitError):
     """The file system has no room; nothing half written was left in place."""
 

@@ -424,6 +424,13 @@ def test_output_never_replaces_what_is_not_ours(imported, hf_folder, tmp_path):
     assert (mine / "thesis.txt").read_text() == "three years"
     for _ in range(2):  # an earlier result is replaced
         checkpoint.export_hf(imported, tmp_path / "out", config=hf_folder, progress=False)
+    with pytest.raises(CheckpointError, match="not written by this conversion"):  # but not by one of another kind
+        checkpoint.import_hf(hf_folder, tmp_path / "out", progress=False)
+    (tmp_path / "out" / "adapter").mkdir()
+    (tmp_path / "out" / "adapter" / "weights").write_text("a week of training")  # nor what somebody has added
+    with pytest.raises(CheckpointError, match="No conversion has written adapter/weights"):
+        checkpoint.export_hf(imported, tmp_path / "out", config=hf_folder, progress=False)
+    assert (tmp_path / "out" / "adapter" / "weights").read_text() == "a week of training"
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def export_hf(
         "origin": dict(origin or {}),
     }
     sources = (model.reader.folder, source_config, *([Path(tokenizer)] if tokenizer else []))
-    target = output.check_place(out, sources=sources)
+    target = output.check_place(out, sources=sources, record=output.EXPORT_RECORD)
     stamp = files.stat_fingerprint(model.reader.folder)
     same = output.identity(facts=facts, config=merged, shard_bytes=shard_bytes, source=stamp)
     with growing(target, same) as new:

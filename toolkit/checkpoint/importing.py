@@ -87,7 +87,7 @@ def import_hf(
         "new_rows": new_rows,
         "parameters": _parameters(model),
     }
-    target = output.check_place(out, sources=(model.folder,))
+    target = output.check_place(out, sources=(model.folder,), record=output.IMPORT_RECORD)
     with growing(target, output.identity(**facts)) as new:
         total = sum(layout.sizes.values())
         output.check_room(out, total - sum(row["bytes"] for row in new.finished.values()))

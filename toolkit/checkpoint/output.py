@@ -17,14 +17,15 @@ from toolkit import files
 from toolkit import progress as progress_bar
 from toolkit.checkpoint.metadata import METADATA
 from toolkit.errors import CheckpointError, DiskFull
+from toolkit.hf_folder import read_json_object
 
 IMPORT_RECORD, EXPORT_RECORD, RANDOM_RECORD = "import.json", "conversion.json", "random.json"
 RECORDS = (IMPORT_RECORD, EXPORT_RECORD, RANDOM_RECORD)
 
 
-def check_place(out: Path, *, sources: tuple[Path, ...]) -> Path:
-    """The output's own path. Raises `CheckpointError` when it is something that this package has not written or holds
-    a source.
+def check_place(out: Path, *, sources: tuple[Path, ...], record: str) -> Path:
+    """The output's own path. An earlier output of the same kind, whose `record` knows every file there, may be
+    replaced. Raises `CheckpointError` for anything else that is in its place, and when it holds a source.
     """
     out = Path(out)
     target = out.resolve()
@@ -35,13 +36,16 @@ def check_place(out: Path, *, sources: tuple[Path, ...]) -> Path:
             )
     if target.exists() and not target.is_dir():
         raise CheckpointError("the output is a file", where=out, do="choose another folder")
-    if target.is_dir() and any(target.iterdir()) and not any((target / name).is_file() for name in RECORDS):
-        raise CheckpointError(
-            "the output folder is not empty",
-            where=out,
-            why="it was not written by a conversion",
-            do="choose another folder, or remove it",
-        )
+    if target.is_dir() and any(target.iterdir()):
+        why = "it was not written by this conversion"
+        if (target / record).is_file():
+            known = read_json_object(target / record).get("files")
+            foreign = sorted(set(_names(target)) - set(known if isinstance(known, dict) else ()))
+            why = f"no conversion has written {foreign[0]}" if foreign else ""
+        if why:
+            raise CheckpointError(
+                "the output folder is not empty", where=out, why=why, do="choose another folder, or remove it"
+            )
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
@@ -61,7 +65,7 @@ def check_room(out: Path, nbytes: int) -> None:
 @contextlib.contextmanager
 def new_folder(out: Path, *, sources: tuple[Path, ...], nbytes: int) -> Iterator[Path]:
     """A part folder that becomes `out` when the block ends well; raises as `check_place` and `check_room` do."""
-    target = check_place(out, sources=sources)
+    target = check_place(out, sources=sources, record=RANDOM_RECORD)
     check_room(out, nbytes)
     with files.atomic_folder(target) as part:
         yield part
@@ -80,14 +84,18 @@ def hashes(folder: Path, known: Mapping[str, Mapping[str, Any]] | None = None) -
     """Relative name -> bytes and SHA-256 of every file, records left out (they hold this). Those in `known` are not
     read again.
     """
-    known = known or {}
-    out = {}
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.name in RECORDS or (path.name.startswith(".") and path.name != METADATA):
-            continue
-        name = path.relative_to(folder).as_posix()
+    known, out = known or {}, {}
+    for name in _names(folder):
+        path = folder / name
         out[name] = dict(known.get(name) or {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)})
     return out
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Every file in a folder, relative to it, but for records and what the system or a writer hides there."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in RECORDS and (not path.name.startswith(".") or path.name == METADATA):
+            yield path.relative_to(folder).as_posix()
 
 
 def identity(**facts: Any) -> str:
