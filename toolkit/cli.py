@@ -34,8 +34,8 @@ def verbs(prog: str, *, description: str, examples: str) -> tuple[argparse.Argum
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a verb's `main(argv)`; returns the exit code (0 done, 130 after Ctrl-C, else the error's own). What the system
-    refuses of a file, such as one that may not be read, is an error with a name too.
+    """Run a verb's `main(argv)`; returns the exit code (0 done, 130 after Ctrl-C, else the error's own). What the
+    system refuses of a file, such as one that may not be read, is such an error too.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:

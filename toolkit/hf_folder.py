@@ -141,7 +141,7 @@ def read_header(file: Path) -> dict[str, Stored]:
     except OSError as err:
         raise CheckpointError("cannot be read", where=file, why=err.strerror or str(err)) from err
     try:
-        header = json.loads(raw.decode("utf-8"))
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as err:
         raise bad(f"its header is not JSON ({err})") from err
     if not isinstance(header, dict):
@@ -157,6 +157,14 @@ def read_header(file: Path) -> dict[str, Stored]:
         why = f"its tensors end at byte {at}, and the file has {size}"
         raise bad(why, "is cut short" if size < at else "is too long")
     return {tensor.name: tensor for tensor in tensors}
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} is there twice")
+    return found
 
 
 def _stored(file: Path, name: str, entry: Any, base: int, bad: Callable[[str], CheckpointError]) -> Stored:

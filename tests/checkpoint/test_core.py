@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoint.conftest import SMALL
-from toolkit import checkpoint, cli
+from toolkit import checkpoint, cli, files
 from toolkit.checkpoint.__main__ import main
 
 pytest.importorskip("megatron.core")
@@ -26,6 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_core_loads_and_saves(tmp_path, capsys, tp, pp, rows, tied):
     hf = tmp_path / "hf"
     checkpoint.make_random_hf(hf, **{**SMALL, "layers": 4, "tied": tied, "init_std": 0.3})
+    if tp * pp == 1:  # as Llama 3.1 and later
+        scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                   "original_max_position_embeddings": 16}  # fmt: skip
+        files.write_json(hf / "config.json", {**files.read_json(hf / "config.json"), "rope_scaling": scaling})
     checkpoint.import_hf(hf, tmp_path / "imported", progress=False)
     command = [
         *(sys.executable, "-W", "ignore", str(ROOT / "tests/checkpoint/core_job.py")),

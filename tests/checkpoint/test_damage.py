@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import enum
+import fcntl
 import io
 import json
 import os
@@ -347,6 +348,7 @@ def _swap(header: dict) -> None:
         (lambda f: _header(f, lambda h: h["model.norm.weight"].update(dtype="I32")), "has type I32"),
         (lambda f: _header(f, lambda h: h["lm_head.weight"].update(shape=[32, 100])), r"\[32, 100\], not \[100, 32\]"),
         (lambda f: _header(f, lambda h: h.update(x=h.pop("model.norm.weight"))), "'model.norm.weight' is missing"),
+        (lambda f: f.write_bytes(struct.pack("<Q", 15) + b'{"a": 1,"a": 2}' + f.read_bytes()), "'a' is there twice"),
     ],
 )
 def test_damaged_safetensors(broken_hf, damage, match):
@@ -526,6 +528,20 @@ def test_two_conversions_into_one_place(tmp_path, hf_folder):
         with pytest.raises(RunBusy, match="another process"):
             checkpoint.import_hf(hf_folder, tmp_path / "out", progress=False)
         assert (first.folder / "weights").read_text() == "half"
+
+
+def test_a_place_whose_owner_has_just_finished_is_not_taken(tmp_path, monkeypatch):
+    """The second has opened the lock when the first ends, and takes the folder with the lock along."""
+    flock = fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        shutil.rmtree(tmp_path / ".out.unfinished")
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(RunBusy), growing(tmp_path / "out", "second"):
+        raise AssertionError
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_begun_from_something_else_is_not_gone_on_with(tmp_path, hf_folder):

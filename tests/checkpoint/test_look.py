@@ -59,7 +59,15 @@ def test_no_whole_checkpoint_says_why(steps, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "step"),
-    [("step=9", 9), ("step=9-last", 9), ("m--val_loss=1.50-step=120-epoch=0", 120), ("footstep=3", None), ("x", None)],
+    [
+        ("step=9", 9),
+        ("step=9-last", 9),
+        ("m--val_loss=1.50-step=120-epoch=0", 120),
+        ("footstep=3", None),
+        ("x", None),
+        ("iter_0000120", 120),
+        ("my_iter_3", None),
+    ],
 )
 def test_step_of_a_name(name, step):
     assert checkpoint.step_of(Path("/runs") / name) == step

@@ -5,6 +5,7 @@ transformers.
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -173,9 +174,27 @@ def test_rope_and_other_fields_are_carried_over(tmp_path, hf_folder):
     shape = checkpoint.read_shape(source)
     assert (shape.rope_theta, dict(shape.rope_scaling)) == (500000.0, scaling)
     checkpoint.import_hf(source, tmp_path / "imported", progress=False)
-    checkpoint.export_hf(tmp_path / "imported", tmp_path / "out", config=source, progress=False)
-    assert files.read_json(tmp_path / "out" / "config.json") == config
-    assert files.read_json(tmp_path / "out" / "generation_config.json")["eos_token_id"] == [2, 5]
+    for n, stated in enumerate((source, None)):  # without a config, the import's
+        out = tmp_path / f"out{n}"
+        checkpoint.export_hf(tmp_path / "imported", out, config=stated, progress=False)
+        assert files.read_json(out / "config.json") == config
+        assert files.read_json(out / "generation_config.json")["eos_token_id"] == [2, 5]
+
+
+def test_the_tokenizer_goes_along_while_its_tokens_are_the_models(tmp_path, hf_folder, tokenizer_folder):
+    source = tmp_path / "hf"
+    shutil.copytree(hf_folder, source)
+    shutil.copytree(tokenizer_folder, source, dirs_exist_ok=True)
+    checkpoint.import_hf(source, tmp_path / "same", progress=False)
+    checkpoint.import_hf(source, tmp_path / "more", vocab_size=117, progress=False)
+    for n, (origin, config, size, there) in enumerate(
+        (("same", None, None, True), ("same", source, None, True), ("same", source, 90, False),
+         ("more", None, None, False), ("more", source, 117, False))
+    ):  # fmt: skip
+        out = tmp_path / f"out{n}"
+        done = checkpoint.export_hf(tmp_path / origin, out, config=config, vocab_size=size, progress=False)
+        assert done.tokenizer == (out / "tokenizer.model").exists() == (out / "added_tokens.json").exists() == there
+        assert not (out / "corpus.txt").exists()
 
 
 def test_rope_parameters_of_newer_configs(tmp_path, hf_folder):
@@ -243,6 +262,28 @@ def test_diff_tells_what_differs(tmp_path, hf_folder, imported):
     assert len(checkpoint.diff(hf_folder, tmp_path / "taller").only_b) == 9
     stacked = checkpoint.diff(imported, tmp_path / "taller_in")
     assert {each.max_abs for each in stacked.differing} >= {None} and not stacked.equal
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rope_theta": 500000.0}, "rope_theta: 10000.0 | 500000.0"),
+        ({"rms_norm_eps": 1e-6}, "rms_norm_eps: 1e-05 | 1e-06"),
+        ({"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4}, "num_attention_heads: 4 | 8"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, 'rope_scaling: null | {"rope_type": "linear"'),
+        ({"rope_scaling": {"rope_type": "default"}, "max_position_embeddings": 128}, None),
+    ],
+)
+def test_the_same_weights_under_another_config_are_another_model(tmp_path, hf_folder, imported, changes, told, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(hf_folder, other)
+    files.write_json(other / "config.json", {**files.read_json(hf_folder / "config.json"), **changes})
+    for first in (hf_folder, imported, imported / "weights"):
+        found = checkpoint.diff(first, other)
+        assert found.equal == (not found.config) == (told is None)
+        assert told is None or found.config[0].startswith(told)
+    assert cli.run(main, ["verify", str(other), str(imported), "--no-logits"]) == (told is not None)
+    assert ("config differs" in capsys.readouterr().out) == (told is not None)
 
 
 def test_the_card_tells_of_the_origin_and_takes_scores(tmp_path, hf_folder, imported, capsys):

@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--step", type=int, metavar="N", help="of a folder of steps, the one named step=N (default: the newest)"
     )
-    p.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder whose tokenizer files are copied")
+    p.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="folder whose tokenizer files are copied (default: the config's)"
+    )
     p.add_argument("--vocab-size", type=int, metavar="N", help="tokens to keep (default: the config's vocab_size)")
     p.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's)")
     p.add_argument("--shard-size", default="5GB", metavar="SIZE", help="largest weight file, such as 5GB or 500MB")
@@ -105,10 +107,8 @@ def _export(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         shard_bytes=_bytes(args.shard_size),
         workers=_workers(args),
     )
-    return (
-        f"{done.path}: {done.parameters:,} parameters, {done.dtype}, vocabulary {done.vocab_size}",
-        exporting.as_dict(done),
-    )
+    words = f"{done.path}: {done.parameters:,} parameters, {done.dtype}, vocabulary {done.vocab_size}"
+    return words + ("" if done.tokenizer else ", no tokenizer (--tokenizer gives one)"), exporting.as_dict(done)
 
 
 def _import(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -164,9 +164,11 @@ def _at_step(path: Path, step: int | None) -> Path:
         return look.require_checkpoint(path)
     if not path.is_dir():
         raise CheckpointError("no such folder", where=path)
-    steps = {
-        n: child for child in sorted(path.iterdir()) if child.is_dir() and (n := complete.step_of(child)) is not None
-    }
+    steps: dict[int, Path] = {}
+    for child in sorted(path.iterdir()):
+        n = complete.step_of(child) if child.is_dir() else None
+        if n is not None and (n not in steps or complete.is_complete(child)):
+            steps[n] = child
     if step not in steps:
         there = ", ".join(map(str, sorted(steps))) or "none"
         raise CheckpointError(f"no step {step}", where=path, why=f"there are: {there}", do="NeMo counts from 0")

@@ -1,10 +1,13 @@
 """Two models, tensor by tensor, bit for bit: two HF folders, two checkpoints, or one of each.
 
-Decides what counts as equal (type, shape and every bit); leaves reading to `hf` and `model`.
+Decides what counts as equal (type, shape and every bit, and what a config adds to them); leaves reading to `hf` and
+`model`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,13 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toolkit.checkpoint import distcp, hf, mapping, numbers
-from toolkit.checkpoint.look import kind_of
+from toolkit.checkpoint import distcp, hf, mapping, nemo_context, numbers
+from toolkit.checkpoint.look import kind_of, newest
 from toolkit.checkpoint.model import MegatronModel, is_optimizer
 from toolkit.checkpoint.output import byte_progress
 from toolkit.checkpoint.pieces import BLOCK, Files, Matrix, blocks
 from toolkit.checkpoint.record import TYPES
+from toolkit.checkpoint.shape import LlamaShape, read_shape, shape_of
+from toolkit.errors import CheckpointError
+from toolkit.hf_folder import read_json_object
 from toolkit.progress import Progress
+
+# What a config says and no tensor's shape shows: two models with the same weights differ by these.
+_BESIDE = {
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "rope_theta": "rope_theta",
+    "rms_norm_eps": "rms_norm_eps",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +50,19 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Diff:
-    """`compared` counts tensors with one name in both; optimizer state is not compared."""
+    """`compared` counts tensors with one name in both; optimizer state is not compared. `config` are the words of a
+    config that differ and make another model of the same weights, where both sides say.
+    """
 
     compared: int
+    config: tuple[str, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     differing: tuple[Difference, ...]
 
     @property
     def equal(self) -> bool:
-        return not (self.only_a or self.only_b or self.differing)
+        return not (self.config or self.only_a or self.only_b or self.differing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +81,7 @@ def diff(a: Path, b: Path, *, rounded: bool = False, progress: bool = False) -> 
 
     Memory: two blocks. Raises `CheckpointError` when either cannot be read.
     """
-    a, b = Path(a), Path(b)
+    a, b = (newest(Path(path)) for path in (a, b))
     kinds = (kind_of(a), kind_of(b))
     with Files() as opened:
         if kinds == ("checkpoint", "hf"):
@@ -80,10 +98,33 @@ def diff(a: Path, b: Path, *, rounded: bool = False, progress: bool = False) -> 
             found = [_compare(name, tensors_a[name], tensors_b[name], opened, bar, rounded) for name in common]
     return Diff(
         compared=len(common),
+        config=_config_gaps(_stated(a, kinds[0]), _stated(b, kinds[1])),
         only_a=tuple(n for n in tensors_a if n not in tensors_b),
         only_b=tuple(n for n in tensors_b if n not in tensors_a),
         differing=tuple(each for each in found if each is not None),
     )
+
+
+def _stated(path: Path, kind: str) -> LlamaShape | None:
+    """What is said beside the weights; None where nothing is, or nothing that is a Llama's."""
+    if kind == "hf":
+        return read_shape(path)
+    path = nemo_context.owner(path)
+    own = path / nemo_context.HF_CONFIG
+    with contextlib.suppress(CheckpointError):
+        told = read_json_object(own) if own.is_file() else nemo_context.config(path)
+        return shape_of({"vocab_size": 1, **told}) if told else None
+    return None
+
+
+def _config_gaps(a: LlamaShape | None, b: LlamaShape | None) -> tuple[str, ...]:
+    if a is None or b is None:
+        return ()
+    pairs = ((name, getattr(a, attribute), getattr(b, attribute)) for name, attribute in _BESIDE.items())
+    gaps = [f"{name}: {x!r} | {y!r}" for name, x, y in pairs if x != y]
+    if (x := a.scaling) != (y := b.scaling):
+        gaps.append(f"rope_scaling: {json.dumps(x)} | {json.dumps(y)}")
+    return tuple(gaps)
 
 
 def _compare(
@@ -152,11 +193,13 @@ def as_dict(found: Diff) -> dict[str, Any]:
 
 
 def as_text(found: Diff) -> str:
-    lines = [f"only in the first: {name}" for name in found.only_a] + [
-        f"only in the second: {name}" for name in found.only_b
-    ]
+    lines = [f"config differs: {each}" for each in found.config]
+    lines += [f"only in the first: {name}" for name in found.only_a]
+    lines += [f"only in the second: {name}" for name in found.only_b]
     for each in found.differing:
         gap = "other shape" if each.max_abs is None else f"max |a-b| {each.max_abs:.6g}"
         lines.append(f"differs: {each.name}: {each.a} | {each.b}: {gap}")
-    verdict = "equal, bit for bit" if found.equal else "not equal"
+    same = not (found.only_a or found.only_b or found.differing)
+    verdict = "equal, bit for bit" if same else "not equal"
+    verdict += ", and yet another model, by its config" if same and found.config else ""
     return "\n".join([*lines, f"{found.compared} tensors compared: {verdict}"])

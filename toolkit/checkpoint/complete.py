@@ -13,17 +13,18 @@ from toolkit.checkpoint.metadata import read_metadata
 from toolkit.errors import CheckpointError
 
 UNFINISHED = "-unfinished"  # NeMo puts a file of this suffix beside a checkpoint while it is being saved
-_STEP = re.compile(r"(?:^|[-_])step=(\d+)")
+_STEP = re.compile(r"(?:^|[-_])step=(\d+)|^iter_(\d+)$")  # NeMo's and Megatron-LM's names
 
 
 def step_of(path: Path) -> int | None:
-    """The step in a checkpoint's folder name (`step=9`, `step=9-last`, `name--loss=1.2-step=9`), None when it has none.
+    """The step in a checkpoint's folder name (`step=9`, `step=9-last`, `name--loss=1.2-step=9`, Megatron-LM's
+    `iter_0000010`), None when it has none.
 
     NeMo counts from 0: `step=9` was saved after ten steps."""
     match = _STEP.search(Path(path).resolve().name if Path(path).name in ("", ".", "..") else Path(path).name)
     if match is None and Path(path).name == distcp.WEIGHTS:
         match = _STEP.search(Path(path).parent.name)
-    return int(match.group(1)) if match else None
+    return int(match[1] or match[2]) if match else None
 
 
 def incomplete_reason(path: Path) -> str | None:

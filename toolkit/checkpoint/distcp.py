@@ -34,7 +34,9 @@ def weights_folder(path: Path) -> Path:
             return folder
     if not path.is_dir():
         raise CheckpointError(
-            "no such folder", where=path, do="give a checkpoint folder such as .../checkpoints/step=999"
+            "is a file, not a folder" if path.is_file() else "no such folder",
+            where=path,
+            do="give a checkpoint folder such as .../checkpoints/step=999",
         )
     raise CheckpointError(
         f"no checkpoint: neither {WEIGHTS}/{METADATA} nor {METADATA} is there",

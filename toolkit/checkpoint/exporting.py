@@ -13,9 +13,9 @@ from typing import Any
 
 from toolkit import files
 from toolkit.checkpoint import card, complete, hf, mapping, nemo_context, numbers, output, tensorfile
-from toolkit.checkpoint.importing import HF_CONFIG
 from toolkit.checkpoint.metadata import METADATA
 from toolkit.checkpoint.model import MegatronModel
+from toolkit.checkpoint.nemo_context import HF_CONFIG
 from toolkit.checkpoint.pieces import Files, Matrix, blocks, move, write
 from toolkit.checkpoint.shape import shape_of
 from toolkit.checkpoint.writing import NewFile, Part, growing, literal, write_files
@@ -29,7 +29,7 @@ _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 @dataclass(frozen=True, kw_only=True)
 class Exported:
     """`step` is the number in the checkpoint's name (NeMo counts from 0), where it has one. `files` are relative
-    names.
+    names; `tokenizer`: whether there is one among them.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class Exported:
     step: int | None
     nbytes: int
     files: tuple[str, ...]
+    tokenizer: bool
 
 
 def export_hf(
@@ -58,8 +59,9 @@ def export_hf(
     """Write a Hugging Face Llama folder from a NeMo step folder or a bare torch_dist folder.
 
     config: config.json, or a folder with one, that states the shape; its other fields are carried over. Default: that
-    of the import, where the checkpoint is one, else what NeMo's context beside the weights says. vocab_size: tokens,
-    default the config's; padding rows beyond are cut. dtype: "float32", "bfloat16" or "float16", default the
+    of the import, where the checkpoint is one, else what NeMo's context beside the weights says. tokenizer: a folder,
+    default the config's own where that has one for as many tokens. vocab_size: tokens, default the config's; padding
+    rows beyond are cut. dtype: "float32", "bfloat16" or "float16", default the
     checkpoint's. origin: further lines of the card, such as the recipe and the data. workers: threads that write, by
     default by the cores. `out` appears whole or not at all; what was interrupted is gone on with by the same call.
     Raises `CheckpointError`, `UsageError`, `DiskFull`, `RunBusy`.
@@ -72,6 +74,8 @@ def export_hf(
         raise UsageError(f"vocab_size is {vocab_size}")
     source_config, base = _config(checkpoint, config, vocab_size)
     shape = shape_of(base, where=source_config)
+    if tokenizer is None and vocab_size in (None, shape.vocab_size) and hf.has_tokenizer(source_config.parent):
+        tokenizer = source_config.parent
     if vocab_size is not None:
         shape = replace(shape, vocab_size=vocab_size)
     if reason := complete.incomplete_reason(checkpoint):
@@ -127,11 +131,13 @@ def export_hf(
         step=step,
         nbytes=nbytes,
         files=(*contents, output.EXPORT_RECORD),
+        tokenizer=tokenizer is not None,
     )
 
 
 def _config(checkpoint: Path, config: Path | None, vocab_size: int | None) -> tuple[Path, dict[str, Any]]:
     """(the file, what it says as a config.json)."""
+    checkpoint = nemo_context.owner(checkpoint)
     own = checkpoint / HF_CONFIG
     if config is not None or own.is_file():
         file = config_file(Path(config)) if config is not None else own

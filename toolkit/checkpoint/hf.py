@@ -180,11 +180,15 @@ class ShardedWriter:
             raise ValueError(f"{self._folder}: {len(self._left)} files were announced and not written")
 
 
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json", "vocab.json"))
+
+
 def copy_tokenizer(source: Path, out: Path) -> list[str]:
     """Copy the tokenizer's files as they are; the names copied. Raises `CheckpointError` when there are none."""
     source = Path(source)
     present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
-    if not {"tokenizer.model", "tokenizer.json", "vocab.json"} & set(present):
+    if not has_tokenizer(source):
         raise CheckpointError(
             "no tokenizer",
             where=source,

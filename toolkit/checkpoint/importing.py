@@ -18,13 +18,13 @@ from typing import Any, Literal, get_args
 
 from toolkit import files, hf_folder
 from toolkit.checkpoint import distcp, hf, mapping, numbers, output, tensorfile
+from toolkit.checkpoint.nemo_context import HF_CONFIG
 from toolkit.checkpoint.pieces import BLOCK, Files, Matrix, blocks, cut, write
 from toolkit.checkpoint.writing import NewFile, Part, growing, literal, write_files
 from toolkit.errors import CheckpointError, UsageError
 from toolkit.hf_folder import CONFIG
 
 NewRows = Literal["copy_last", "mean"]
-HF_CONFIG = "hf_config.json"
 PREFIX = "module."  # NeMo wraps the model
 PAD_TO = 128  # Megatron's make_vocab_size_divisible_by
 
@@ -54,7 +54,8 @@ def import_hf(
     workers: int | None = None,
     progress: bool = True,
 ) -> Imported:
-    """Write `out/weights` (torch_dist), `out/hf_config.json` and `out/import.json` from a Hugging Face Llama folder.
+    """Write `out/weights` (torch_dist), `out/hf_config.json` and `out/import.json` from a Hugging Face Llama folder,
+    and beside them its generation_config.json and tokenizer, so that an export finds them.
 
     vocab_size: tokens after extension (default: the base's). Rows beyond the base, padding included, are copies of
     the base's last row ("copy_last", what MEDITRON's published weight conversion does) or its mean row.
@@ -98,6 +99,9 @@ def import_hf(
             found = write_files(_files(layout, rows), new, opened, bar=bar, workers=workers)
         layout.finish(weights)
         files.write_json(new.folder / HF_CONFIG, {**model.config, "vocab_size": vocab})
+        hf.write_generation_config(model.config, new.folder, model.folder / hf.GENERATION)
+        if vocab == base and hf.has_tokenizer(model.folder):  # with tokens added, it is no longer the model's
+            hf.copy_tokenizer(model.folder, new.folder)
         imported = Imported(
             path=Path(out),
             parameters=facts["parameters"],

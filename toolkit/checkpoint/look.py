@@ -14,6 +14,7 @@ from typing import Any, Literal
 from toolkit.checkpoint import complete, distcp, hf
 from toolkit.checkpoint.model import is_optimizer
 from toolkit.errors import CheckpointError
+from toolkit.hf_folder import CONFIG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Inspection:
 def kind_of(path: Path) -> Literal["checkpoint", "hf"]:
     """Whether a folder is an HF model or a checkpoint; `CheckpointError` when neither."""
     path = Path(path)
-    if (path / "config.json").is_file():
+    if (path / CONFIG).is_file():
         return "hf"
     distcp.weights_folder(path)
     return "checkpoint"
@@ -55,7 +56,7 @@ def kind_of(path: Path) -> Literal["checkpoint", "hf"]:
 
 def inspect(path: Path) -> Inspection:
     """Raises `CheckpointError` when it is neither a checkpoint nor an HF model, or its headers cannot be read."""
-    path = Path(path)
+    path = newest(Path(path))
     if kind_of(path) == "hf":
         model = hf.check_hf(path)
         found = tuple(
@@ -105,6 +106,11 @@ def as_text(found: Inspection) -> str:
     for tensor in found.tensors:
         lines.append(f"  {tensor.name:<{width}}  {tensor.dtype:<9} {list(tensor.dims)!s:<22} in {tensor.chunks}")
     return "\n".join(lines)
+
+
+def newest(path: Path) -> Path:
+    """`path`, or the newest checkpoint in it when it is a folder of checkpoints and no HF model."""
+    return path if (path / CONFIG).is_file() else require_checkpoint(path)
 
 
 def require_checkpoint(path: Path) -> Path:

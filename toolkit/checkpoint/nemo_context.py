@@ -13,6 +13,7 @@ from typing import Any
 from toolkit.errors import CheckpointError
 
 FILE = Path("context", "model.yaml")
+HF_CONFIG = "hf_config.json"  # what an import keeps of its model
 _MOST_BYTES = 1 << 20
 # What every Llama has, in NeMo's words; a config that lacks one is of another version, and cannot be judged.
 _LLAMA: Mapping[str, Any] = {
@@ -43,6 +44,12 @@ _SCALING = {
     "high_freq_factor": "high_freq_factor",
     "original_max_position_embeddings": "old_context_len",
 }
+
+
+def owner(checkpoint: Path) -> Path:
+    """The folder that says what a checkpoint is: around its weights, where these are given."""
+    checkpoint = Path(checkpoint)
+    return checkpoint.parent if checkpoint.name == "weights" else checkpoint
 
 
 def config(checkpoint: Path) -> dict[str, Any] | None:

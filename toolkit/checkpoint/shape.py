@@ -39,6 +39,15 @@ class LlamaShape:
     dtype: str
 
     @property
+    def scaling(self) -> dict[str, Any] | None:
+        """How rotary positions are stretched, in one spelling (`rope_type` first); None: not at all."""
+        told = dict(self.rope_scaling or {})
+        kind = told.pop("rope_type", None) or told.pop("type", None) or "default"
+        told.pop("type", None)
+        told.pop("rope_theta", None)
+        return None if kind == "default" else {"rope_type": kind, **dict(sorted(told.items()))}
+
+    @property
     def queries_per_group(self) -> int:
         return self.heads // self.kv_heads
 

@@ -20,6 +20,7 @@ from toolkit.errors import CheckpointError
 from toolkit.hf_folder import CONFIG
 
 _ROWS, _LENGTH = 2, 32
+_ROPES = ("default", "linear", "llama3")  # the scalings of rotary positions that megatron-core has
 _TIMES_MODEL = 2.5  # float32 weights, what they are read into, and the logits
 # (folder of the checkpoint's tensors, config.json, JSON of tokens, .npy to write, rows of the embedding)
 MegatronLogits = Callable[[Path, Path, Path, Path, int], None]
@@ -61,6 +62,9 @@ def verify(hf_folder: Path, checkpoint: Path, *, megatron: MegatronLogits | None
     bits = compare.diff(Path(hf_folder), checkpoint, rounded=True, progress=progress)
     if megatron is None:
         return Verified(bits=bits, logits=None, why="not asked for")
+    rope = (model.shape.scaling or {}).get("rope_type", "default")
+    if rope not in _ROPES:
+        return Verified(bits=bits, logits=None, why=f"Megatron has no rotary positions of type {rope!r}")
     parameters = sum(t.nbytes // 2 for t in model.tensors.values())
     need, free = int(parameters * 4 * _TIMES_MODEL), _available()
     if free is not None and need > free:
@@ -77,9 +81,12 @@ def _logits(model: hf.HfModel, checkpoint: Path, megatron: MegatronLogits) -> Lo
     tokens = generator.integers(0, model.shape.vocab_size, (_ROWS, length))
     rows = MegatronModel(checkpoint, model.shape).padded_vocab_size
     with tempfile.TemporaryDirectory() as folder:
-        words, out = Path(folder, "tokens.json"), Path(folder, "logits.npy")
+        words, config, out = (Path(folder, name) for name in ("tokens.json", CONFIG, "logits.npy"))
         words.write_text(json.dumps(tokens.tolist()), encoding="utf-8")
-        megatron(distcp.weights_folder(checkpoint), model.folder / CONFIG, words, out, rows)
+        shape = model.shape  # in the one spelling of several that a config.json may have
+        plain = {"rope_theta": shape.rope_theta, "rope_scaling": shape.scaling, "rms_norm_eps": shape.rms_norm_eps}
+        config.write_text(json.dumps({**model.config, **plain}), encoding="utf-8")
+        megatron(distcp.weights_folder(checkpoint), config, words, out, rows)
         theirs = np.load(out, allow_pickle=False)
     ours = _by_transformers(model.folder, tokens)
     return Logits(
@@ -93,7 +100,9 @@ def _logits(model: hf.HfModel, checkpoint: Path, megatron: MegatronLogits) -> Lo
 def _by_transformers(folder: Path, tokens: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, attn_implementation="eager"
     )

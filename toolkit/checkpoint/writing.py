@@ -115,6 +115,8 @@ def growing(target: Path, identity: str) -> Iterator[Growing]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (folder / _LOCK).exists() or not os.path.samestat(os.stat(folder / _LOCK), os.fstat(lock)):
+                raise BlockingIOError  # its owner has just finished, and taken the folder along
         except OSError:
             raise RunBusy("another process is writing this output", where=target, do="wait for it to end") from None
         try:

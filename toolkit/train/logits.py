@@ -22,7 +22,7 @@ from toolkit.errors import CheckpointError
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m toolkit.train.logits", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="the folder with .metadata")
-    parser.add_argument("config", type=Path, help="config.json of the Hugging Face model")
+    parser.add_argument("config", type=Path, help="config.json of the Hugging Face model, in its older spelling")
     parser.add_argument("tokens", type=Path, help="JSON: rows of token ids, all of one length")
     parser.add_argument("out", type=Path, help="a .npy file: rows x tokens x vocabulary, float32")
     parser.add_argument("--rows", type=int, required=True, help="rows of the checkpoint's embedding, padding included")
@@ -70,7 +70,7 @@ def _prefix(keys: Mapping[str, Any]) -> str:
 
 def llama(config: Mapping[str, Any], rows: int, *, tp: int = 1, pp: int = 1) -> Any:
     """This rank's part of megatron-core's GPTModel for a Llama's config.json, in float32, all NaN. `rows` are
-    the embedding's, padding included. Raises `CheckpointError` for scaled rotary positions.
+    the embedding's, padding included. Raises `CheckpointError` for rotary positions scaled as Megatron cannot.
     """
     import torch
     from megatron.core import parallel_state
@@ -78,10 +78,10 @@ def llama(config: Mapping[str, Any], rows: int, *, tp: int = 1, pp: int = 1) -> 
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
     from megatron.core.transformer.transformer_config import TransformerConfig
 
-    heads = config["num_attention_heads"]
-    rope = config.get("rope_parameters") or {}
-    if config.get("rope_scaling") or rope.get("rope_type", "default") != "default":
-        raise CheckpointError("the model scales its rotary positions, which is not compared", where="config.json")
+    heads, scaling = config["num_attention_heads"], dict(config.get("rope_scaling") or {})
+    rope = scaling.pop("rope_type", "default")
+    if rope not in ("default", "linear", "llama3"):
+        raise CheckpointError(f"Megatron has no rotary positions of type {rope!r}", where="config.json")
     settings = TransformerConfig(
         num_layers=config["num_hidden_layers"],
         hidden_size=config["hidden_size"],
@@ -117,9 +117,13 @@ def llama(config: Mapping[str, Any], rows: int, *, tp: int = 1, pp: int = 1) -> 
         pre_process=parallel_state.is_pipeline_first_stage(),
         post_process=parallel_state.is_pipeline_last_stage(),
         position_embedding_type="rope",
-        rotary_base=config.get("rope_theta") or rope.get("rope_theta") or 10_000.0,
+        rotary_base=config.get("rope_theta") or 10_000.0,
+        seq_len_interpolation_factor=scaling["factor"] if rope == "linear" else None,
         share_embeddings_and_output_weights=bool(config.get("tie_word_embeddings", False)),
     )
+    if rope == "llama3":  # the constructor takes the factor alone; NeMo sets the rest in this way too
+        rotary = model.rotary_pos_emb
+        rotary.inv_freq = rotary._apply_scaling(rotary.inv_freq, **scaling)
     with torch.no_grad():  # what the load leaves alone cannot look right
         for parameter in model.parameters():
             parameter.fill_(float("nan"))
