@@ -23,7 +23,7 @@ def told(capsys, *argv: object) -> dict:
 
 
 def test_extend_show_and_check(base, tmp_path, capsys):  # noqa: F811
-    made = told(capsys, "extend", base, tmp_path / "t")
+    made = told(capsys, "extend", base / "tokenizer.model", tmp_path / "t")  # the file stands for its folder
     assert (made["vocab_size"], made["base_size"], made["file"], made["eod_id"]) == (617, 600, "tokenizer.model", 602)
     assert [entry["id"] for entry in made["added"].values()] == list(range(600, 617))
     assert tuple(made["added"]) == tokenizers.MEDITRON_TOKENS

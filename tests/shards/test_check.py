@@ -198,6 +198,11 @@ def test_errors_on_the_command_line_are_one_message(meditron, tmp_path, capsys):
     assert run("verify", tmp_path / "s", "--json") == 1
     assert json.loads(capsys.readouterr().out)["error"] == "ShardError"
     assert run("verify", tmp_path / "s", "--vocab-size", 5) == 1
+    capsys.readouterr()
+    for words, match in ((("--workers", 0), "workers is 0"), (("--max-bad-fraction", 2), "max_bad_fraction is 2.0")):
+        assert run("build", source, "-o", tmp_path / "s", "--tokenizer", meditron, *words) == 2
+        assert match in capsys.readouterr().err
+    assert run("show", tmp_path / "s", 0) == 2 and "which tokenizer" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         run("build", source)
     assert caught.value.code == 2

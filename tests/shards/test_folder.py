@@ -213,9 +213,14 @@ def test_which_inputs_become_which_shards(meditron, corpus, tmp_path):
     assert shards.sources([old]) == shards.corpus(old)
     (tmp_path / "more").mkdir()
     write_rows(tmp_path / "more" / "b.jsonl", ["x"])
+    names = [s.name for s in shards.sources([flat[0], flat[1], tmp_path / "more"])]
+    assert names == [f"{tmp_path.name}-b", "a-1", "more-b"]  # two of one name in two folders
+    shutil.copytree(corpus, tmp_path / "second")
+    names = [s.name for s in shards.sources([corpus, tmp_path / "second"])]
+    assert names[0] == f"train/{corpus.name}-{NAMES[0]}" and len(set(names)) == len(names)
     (tmp_path / "empty").mkdir()
     for given, fault in [
-        ([flat[0], tmp_path / "more"], "would have the name 'b'"),
+        ([flat[0], flat[0]], "would have the name"),
         ([tmp_path / "empty"], "holds no file to read"),
         ([tmp_path / "nowhere"], "no such file"),
         ([], "no input"),
@@ -335,6 +340,10 @@ def test_the_command_line_of_folders(meditron, corpus, tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [sum(piece["tokens"] for piece in row["pieces"]) for row in rows] == [64] * 3
     one, two = (out / "train" / f"pmc-0000{n}" for n in (0, 1))
+    assert run("show", one, 0) == 0  # by the tokenizer beside the shards
+    alone = capsys.readouterr().out
+    assert run("show", one, 0, "--tokenizer", meditron / "tokenizer.model") == 0 and capsys.readouterr().out == alone
+    assert run("sample", one, "--seq-length", 64, "--rows", 1) == 0 and capsys.readouterr().out
     assert run("merge", one, two, "-o", tmp_path / "m", "--json") == 0
     assert json.loads(capsys.readouterr().out)["documents"] == 80
     inputs = [corpus / "train" / f"pmc-0000{n}.jsonl" for n in (0, 1)]
@@ -347,7 +356,7 @@ def test_the_command_line_of_folders(meditron, corpus, tmp_path, capsys):
         (("verify", tmp_path / "m", "--against", *inputs), "--against needs --tokenizer"),
         (("build", corpus, "--merge", "-o", tmp_path / "x", "--tokenizer", meditron), "what is to validate on"),
         (("verify", out, "--against", *inputs), "gives no input for"),
-        (("sample", one), "give --tokenizer"),
+        (("sample", tmp_path / "m"), "give --tokenizer"),
         (("sample", out, "--seq-length", 99_999), "no shard has a row of 99999 tokens"),
         (("merge", one, "-o", one), "fewer than two"),
         (("merge", one, two, "-o", two), "into itself"),

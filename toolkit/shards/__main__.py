@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from toolkit import cli, shards, tokenizer
 from toolkit.errors import UsageError
@@ -113,7 +114,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    text = shards.show(args.prefix, args.n, tokenizer=args.tokenizer)
+    text = shards.show(args.prefix, args.n, tokenizer=args.tokenizer or _beside(Path(args.prefix)))
     return _tell(args, {"prefix": args.prefix, "n": args.n, "text": text}, [text])
 
 
@@ -128,9 +129,7 @@ def _sample(args: argparse.Namespace) -> int:
         prefixes = shards.given(place).train
         folder = folder or place / blend.TOKENIZER
     else:
-        prefixes = (place,)
-    if folder is None:
-        raise UsageError("a pair alone does not say which tokenizer it is of", do="give --tokenizer FOLDER")
+        prefixes, folder = (place,), folder or _beside(place)
     found = shards.sample(prefixes, tokenizer=folder, seq_length=args.seq_length, rows=args.rows, seed=args.seed)
     lines: list[str] = []
     for row in found:
@@ -138,6 +137,14 @@ def _sample(args: argparse.Namespace) -> int:
         for piece in row.pieces:
             lines += [f"--- document {piece.document}, {piece.tokens} tokens from {piece.first} on", piece.text]
     return _tell(args, {"rows": [dataclasses.asdict(row) for row in found]}, lines)
+
+
+def _beside(prefix: Path) -> Path:
+    """The tokenizer in the folder of shards that a pair is of."""
+    for folder in prefix.absolute().parents[:2]:
+        if (folder / blend.FILE).is_file():
+            return folder / blend.TOKENIZER
+    raise UsageError("a pair alone does not say which tokenizer it is of", do="give --tokenizer FOLDER")
 
 
 def _tell(args: argparse.Namespace, told: dict[str, object], lines: Sequence[str]) -> int:
@@ -190,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
         examples=EXAMPLES,
     )
 
+    folder: dict[str, Any] = {"type": tokenizer.folder_of, "metavar": "FOLDER"}
+
     def making(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--text-field", default="text", metavar="NAME", help="field with the text (%(default)s)")
         sub.add_argument(
@@ -208,14 +217,14 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "-o", "--output", required=True, metavar="PREFIX", help="writes PREFIX.bin and .idx, or PREFIX/*.bin and .idx"
     )
-    build.add_argument("--tokenizer", required=True, metavar="FOLDER", help="folder with tokenizer.model or .json")
+    build.add_argument("--tokenizer", required=True, **folder, help="with tokenizer.model or tokenizer.json")
     making(build)
     build.add_argument("--max-bad-fraction", type=float, default=0.01, metavar="F", help="of all rows (%(default)s)")
     build.add_argument("--merge", action="store_true", help="one shard of all inputs")
     verify = verb("verify", "check that a shard, or each of a folder, is whole, consistent and as it was made")
     verify.add_argument("prefix", metavar="PREFIX|FOLDER")
     ids = verify.add_mutually_exclusive_group()
-    ids.add_argument("--tokenizer", metavar="FOLDER", help="check every id against this vocabulary")
+    ids.add_argument("--tokenizer", **folder, help="check every id against this vocabulary")
     ids.add_argument("--vocab-size", type=int, metavar="N", help="check every id against this size")
     verify.add_argument("--against", nargs="+", metavar="INPUT", help="encode these again, and compare every id")
     making(verify)
@@ -223,13 +232,13 @@ def _parser() -> argparse.ArgumentParser:
     show = verb("show", "print a document as text")
     show.add_argument("prefix")
     show.add_argument("n", type=int, help="number of the document, from 0")
-    show.add_argument("--tokenizer", required=True, metavar="FOLDER", help="folder with tokenizer.model or .json")
+    show.add_argument("--tokenizer", **folder, help="of a shard in a folder: the one beside them")
     merge = verb("merge", "put several shards into one")
     merge.add_argument("prefixes", nargs="+", metavar="PREFIX", help="without .bin and .idx, in their order")
     merge.add_argument("-o", "--output", required=True, metavar="PREFIX")
     sample = verb("sample", "print rows of a training batch as text, with where documents begin and end")
     sample.add_argument("place", metavar="PREFIX|FOLDER")
-    sample.add_argument("--tokenizer", metavar="FOLDER", help="of a folder: the one beside its shards")
+    sample.add_argument("--tokenizer", **folder, help="of a folder: the one beside its shards")
     sample.add_argument("--seq-length", type=int, default=4096, metavar="N", help="tokens of a row (%(default)s)")
     sample.add_argument("--rows", type=int, default=4, metavar="N", help="how many (%(default)s)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="which of them (%(default)s)")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from toolkit import __version__, files
 from toolkit import tokenizer as tokenizers
-from toolkit.errors import DataError, ShardError
+from toolkit.errors import DataError, ShardError, UsageError
 from toolkit.shards import blend, format, room, rows
 from toolkit.shards.blend import Blend, Made, Shard
 from toolkit.shards.check import ShardInfo
@@ -246,11 +246,10 @@ def _by(made: Made, engine: Engine) -> Made:
 
 
 def _check_values(max_bad_fraction: float, workers: int) -> None:
-    if not 0 <= max_bad_fraction <= 1 or workers < 1:
-        raise DataError(
-            f"max_bad_fraction is {max_bad_fraction} and workers is {workers}",
-            do="give a fraction from 0 to 1, and one worker or more",
-        )
+    if not 0 <= max_bad_fraction <= 1:
+        raise UsageError(f"max_bad_fraction is {max_bad_fraction}", do="give a fraction from 0 to 1")
+    if workers < 1:
+        raise UsageError(f"workers is {workers}", do="give 1 or more")
 
 
 def _add(encoded: Encoded, shard: format.Writer, bad: SetAside, tally: Tally) -> None:

@@ -6,8 +6,9 @@ Decides names and order; leaves what is in the files to `rows`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.errors import DataError
@@ -28,7 +29,8 @@ def sources(inputs: Sequence[str | Path]) -> tuple[Source, ...]:
     """The files of `inputs` in their order; of a folder those that are directly in it, sorted by name.
 
     A corpus (a folder with `train/` and `valid/`, or with `train.jsonl` and `valid.jsonl`) has two sides, and its
-    shards' names begin with theirs. Raises `DataError` for what is no input, and for two files of one name.
+    shards' names begin with theirs. Where files of several folders have one name, their folder's comes before it.
+    Raises `DataError` for what is no input, and where that is no help.
     """
     paths = [Path(path) for path in inputs]
     plain = [path for path in paths if not path.is_dir()]
@@ -42,6 +44,8 @@ def sources(inputs: Sequence[str | Path]) -> tuple[Source, ...]:
             continue
         for file in _files(path) if path.is_dir() else [path]:
             found.append(Source(path=file, name=("train/" if two_sides else "") + part_name(file)))
+    count = Counter(source.name for source in found)
+    found = [source if count[source.name] == 1 else _by_folder(source) for source in found]
     seen: dict[str, Path] = {}
     for source in found:
         if source.name in seen:
@@ -52,6 +56,14 @@ def sources(inputs: Sequence[str | Path]) -> tuple[Source, ...]:
             )
         seen[source.name] = source.path
     return tuple(found)
+
+
+def _by_folder(source: Source) -> Source:
+    """`pmc/part-0.jsonl` -> `pmc-part-0`; of a corpus its own name counts, not that of its side."""
+    side, slash, name = source.name.rpartition("/")
+    folder = source.path.absolute().parent
+    folder = folder.parent if folder.name == side else folder
+    return replace(source, name=f"{side}{slash}{folder.name}-{name}")
 
 
 def corpus(folder: str | Path) -> tuple[Source, ...]:

@@ -30,6 +30,7 @@ __all__ = [
     "Tokenizer",
     "chosen",
     "extend",
+    "folder_of",
     "ids_sha256",
     "load",
     "model_file",
@@ -48,6 +49,12 @@ MEDITRON_TOKENS = (
 
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 """The two that finetuning adds after them (epfLLM/meditron, finetuning/sft.py)."""
+
+
+def folder_of(path: str | Path) -> Path:
+    """The folder that is meant, where people name the file in it."""
+    path = Path(path)
+    return path.parent if path.name in (MODEL, byte_level.FILE) and path.is_file() else path
 
 
 def model_file(folder: str | Path) -> Path:
@@ -76,7 +83,7 @@ def load(folder: str | Path) -> Tokenizer | JsonTokenizer:
         raise DataError(
             f"no {MODEL} in this folder" if folder.is_dir() else "no such tokenizer folder",
             where=folder,
-            do=f"give the folder that holds {MODEL} (of the Hugging Face model, for instance)",
+            do=f"give the folder that holds {MODEL} or {byte_level.FILE} (of the Hugging Face model, for instance)",
         )
     return pieces.load(folder)
 

@@ -91,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     extend = verb("extend", "write a tokenizer with tokens added behind its vocabulary")
-    extend.add_argument("base", type=Path, help="folder with tokenizer.model or tokenizer.json; stays as it is")
+    extend.add_argument(
+        "base", type=tokenizers.folder_of, help="folder with tokenizer.model or tokenizer.json; stays as it is"
+    )
     extend.add_argument("out", type=Path, help="new folder")
     extend.add_argument(
         *("--tokens", "-t"),
@@ -102,9 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     extend.add_argument("--max-length", type=int, metavar="N", help="model_max_length that transformers is told (4096)")
     show = verb("show", "say what a tokenizer holds")
-    show.add_argument("folder", type=Path)
+    show.add_argument("folder", type=tokenizers.folder_of)
     show.add_argument("--text", help="show the ids of this text, too")
-    verb("check", "compare a tokenizer's files with each other").add_argument("folder", type=Path)
+    verb("check", "compare a tokenizer's files with each other").add_argument("folder", type=tokenizers.folder_of)
     return parser
 
 
