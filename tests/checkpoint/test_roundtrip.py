@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.checkpoint.conftest import SMALL, read_all
-from toolkit import checkpoint, cli, files
+from toolkit import checkpoint, cli, files, tokenizer
 from toolkit.checkpoint.__main__ import main
 from toolkit.errors import CheckpointError, UsageError
 
@@ -142,6 +142,24 @@ def test_the_exported_folder_is_whole(tmp_path, hf_folder, imported, tokenizer_f
     base, config = (files.read_json(folder / "config.json") for folder in (hf_folder, out))
     assert config == base
     assert (out / "tokenizer.model").read_bytes() == (tokenizer_folder / "tokenizer.model").read_bytes()
+
+
+def test_a_tokenizer_of_more_tokens_than_rows_is_refused(tmp_path, hf_folder, imported):
+    spm = pytest.importorskip("sentencepiece")
+    lines = [f"dose {n} of drug {n * 7} given twice" for n in range(200)]
+    (tmp_path / "base").mkdir()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_prefix=str(tmp_path / "base" / "tokenizer"), vocab_size=100,
+        model_type="bpe", hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    size = tokenizer.load(tmp_path / "base").vocab_size
+    tokenizer.extend(tmp_path / "base", tmp_path / "more", [f"[{n}]" for n in range(101 - size)])
+    words = ["export", str(imported), str(tmp_path / "out"), "--config", str(hf_folder)]
+    with pytest.raises(CheckpointError, match="has 101 tokens, and the model is cut to 100"):
+        main([*words, "--tokenizer", str(tmp_path / "more" / "tokenizer.model")])
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--tokenizer", str(tmp_path / "more"), "--vocab-size", "101"]) == 0
+    assert (tmp_path / "out" / "added_tokens.json").is_file()
 
 
 @pytest.mark.parametrize("tied", [False, True])

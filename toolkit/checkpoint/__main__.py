@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit import checkpoint, cli, files
+from toolkit import checkpoint, cli, files, tokenizer
 from toolkit.checkpoint import card, compare, complete, exporting, importing, look, verifying
 from toolkit.errors import CheckpointError, StageFailed, UsageError
 
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         "--step", type=int, metavar="N", help="of a folder of steps, the one named step=N (default: the newest)"
     )
     p.add_argument(
-        "--tokenizer", type=Path, metavar="DIR", help="folder whose tokenizer files are copied (default: the config's)"
+        "--tokenizer", type=tokenizer.folder_of, metavar="DIR", help="whose files are copied (default: the config's)"
     )
     p.add_argument("--vocab-size", type=int, metavar="N", help="tokens to keep (default: the config's vocab_size)")
     p.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's)")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import files
+from toolkit import tokenizer as tokenizers
 from toolkit.checkpoint import card, complete, hf, mapping, nemo_context, numbers, output, tensorfile
 from toolkit.checkpoint.metadata import METADATA
 from toolkit.checkpoint.model import MegatronModel
@@ -19,7 +20,7 @@ from toolkit.checkpoint.nemo_context import HF_CONFIG
 from toolkit.checkpoint.pieces import Files, Matrix, blocks, move, write
 from toolkit.checkpoint.shape import shape_of
 from toolkit.checkpoint.writing import NewFile, Part, growing, literal, write_files
-from toolkit.errors import CheckpointError, UsageError, nearest
+from toolkit.errors import CheckpointError, ToolkitError, UsageError, nearest
 from toolkit.hf_folder import CONFIG, config_file, read_json_object
 
 SHARD_BYTES = 5 * 10**9  # transformers' own default
@@ -74,7 +75,9 @@ def export_hf(
         raise UsageError(f"vocab_size is {vocab_size}")
     source_config, base = _config(checkpoint, config, vocab_size)
     shape = shape_of(base, where=source_config)
-    if tokenizer is None and vocab_size in (None, shape.vocab_size) and hf.has_tokenizer(source_config.parent):
+    if tokenizer is not None:
+        _check_tokens(Path(tokenizer), vocab_size or shape.vocab_size)
+    elif vocab_size in (None, shape.vocab_size) and hf.has_tokenizer(source_config.parent):
         tokenizer = source_config.parent
     if vocab_size is not None:
         shape = replace(shape, vocab_size=vocab_size)
@@ -133,6 +136,21 @@ def export_hf(
         files=(*contents, output.EXPORT_RECORD),
         tokenizer=tokenizer is not None,
     )
+
+
+def _check_tokens(folder: Path, vocab_size: int) -> None:
+    """Raise `CheckpointError` for a tokenizer that gives ids beyond the model's rows."""
+    try:
+        known = tokenizers.load(folder).vocab_size
+    except ToolkitError:  # of another kind, or none: what is copied is looked at there
+        return
+    if known > vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {known:,} tokens, and the model is cut to {vocab_size:,}",
+            where=folder,
+            why="a token without a row makes a model fail when it meets it",
+            do=f"give the model's own tokenizer, or --vocab-size {known} where it was trained with this one",
+        )
 
 
 def _config(checkpoint: Path, config: Path | None, vocab_size: int | None) -> tuple[Path, dict[str, Any]]:
