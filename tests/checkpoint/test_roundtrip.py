@@ -160,6 +160,10 @@ def test_a_tokenizer_of_more_tokens_than_rows_is_refused(tmp_path, hf_folder, im
     assert not (tmp_path / "out").exists()
     assert main([*words, "--tokenizer", str(tmp_path / "more"), "--vocab-size", "101"]) == 0
     assert (tmp_path / "out" / "added_tokens.json").is_file()
+    for name in ("tokenizer.model", "added_tokens.json"):
+        (tmp_path / "more" / name).unlink()
+    with pytest.raises(CheckpointError, match="has 101 tokens, and the model is cut to 100"):
+        main([*words, "--tokenizer", str(tmp_path / "more")])
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -5,6 +5,8 @@ Decides what the folder holds; leaves the mapping to `model` and `mapping` and t
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -140,10 +142,14 @@ def export_hf(
 
 def _check_tokens(folder: Path, vocab_size: int) -> None:
     """Raise `CheckpointError` for a tokenizer that gives ids beyond the model's rows."""
-    try:
-        known = tokenizers.load(folder).vocab_size
-    except ToolkitError:  # of another kind, or none: what is copied is looked at there
-        return
+    known = 0
+    with contextlib.suppress(ToolkitError, OSError, ValueError, TypeError, KeyError):  # copied as it is
+        if tokenizers.model_file(folder).name == tokenizers.MODEL:
+            known = tokenizers.load(folder).vocab_size
+        else:  # its last ids are those of added tokens; all of a large vocabulary would take 200 MB
+            text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            added, _ = json.JSONDecoder().raw_decode(text, text.index("[", text.index('"added_tokens"')))
+            known = max((row["id"] + 1 for row in added), default=0)
     if known > vocab_size:
         raise CheckpointError(
             f"the tokenizer has {known:,} tokens, and the model is cut to {vocab_size:,}",
