@@ -80,6 +80,11 @@ def test_ctrl_c_and_success() -> None:
     assert cli.run(lambda argv: len(argv), ["a", "b"]) == 2
 
 
+def test_json_is_json_where_a_figure_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.print_json({"a": [1.5, float("nan"), (float("-inf"), "nan")]})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"a": [1.5, None, [None, "nan"]]}
+
+
 def test_a_defect_keeps_its_traceback() -> None:
     def defect(_: object) -> int:
         raise ZeroDivisionError

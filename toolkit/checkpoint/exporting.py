@@ -155,7 +155,7 @@ def _check_tokens(folder: Path, vocab_size: int) -> None:
             f"the tokenizer has {known:,} tokens, and the model is cut to {vocab_size:,}",
             where=folder,
             why="a token without a row makes a model fail when it meets it",
-            do=f"give the model's own tokenizer, or its config or --vocab-size with {known} where it was trained with this",
+            do=f"give the model's own tokenizer, or --vocab-size {known} (its config, too) where this is what it knows",
         )
 
 
