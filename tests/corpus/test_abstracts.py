@@ -114,7 +114,8 @@ def test_titles_languages_and_records_without_an_english_abstract(xml):
 
 def test_versions_withdrawals_and_retractions_are_told(xml):
     note = '<CommentsCorrectionsList><CommentsCorrections RefType="RetractionIn"/></CommentsCorrectionsList>'
-    of = '<CommentsCorrectionsList><CommentsCorrections RefType="RetractionOf"/></CommentsCorrectionsList>'
+    of = 'RefType="RetractionOf"><PMID>55</PMID></CommentsCorrections>'
+    of = f"<CommentsCorrectionsList><CommentsCorrections {of}</CommentsCorrectionsList>"
     path = xml(
         made.record(1, revised="2023-01-02"),
         made.record(2, types=("Journal Article", "Retracted Publication")),
@@ -124,6 +125,9 @@ def test_versions_withdrawals_and_retractions_are_told(xml):
     )
     *docs, first, second = _read(path)
     assert [doc.retracted for doc in docs] == [False, True, True, False]
+    assert [doc.retracts for doc in docs] == [(), ("pmid:2",), ("pmid:3",), ("pmid:55",)]
+    notice = _read(xml(made.record(5, "", more=of, types=("Retracted Publication",)), name="notice.xml"))[0]
+    assert (notice.rule, notice.retracts) == ("no_abstract", ("pmid:5", "pmid:55"))
     assert (first, second.key) == (Withdrawal(key="pubmed:1", version="24n00007 9999-12-31"), "pubmed:77")
     later = _read(xml(made.record(1, revised="2021-01-01"), name="pubmed24n0008.xml"))
     plain = _read(xml(made.record(1, revised="2022-01-01"), made.deletion(1), name="other.xml"))

@@ -75,7 +75,7 @@ def test_ids_across_sources_the_full_text_stays_and_links_reach_over_steps(tmp_p
     ]
     verdicts = judged(tmp_path, units)
     assert names(verdicts) == [["same_id", ""], [], ["", "same_id", "same_id"]]
-    assert verdicts.counts == {"withdrawn": 0, "same_id": 3, "exact_duplicate": 0, "near_duplicate": 0}
+    assert {rule: count for rule, count in verdicts.counts.items() if count} == {"same_id": 3}
     winner = verdicts.winner(0, 0)
     assert (winner.unit, winner.number, winner.id) == (2, 0, "pmc:PMC1")
     assert verdicts.winner(0, 1) is None
@@ -115,6 +115,29 @@ def test_withdrawn_up_to_a_version(tmp_path):
     verdicts = judged(tmp_path, units, withdrawals=gone)
     assert names(verdicts) == [["withdrawn", "", "withdrawn", "withdrawn"]]
     assert verdicts.winner(0, 0) is None
+
+
+def test_retracted_in_every_version_and_source(tmp_path):
+    units = [
+        [
+            doc("an old version", "pmid:1", keys=("pmid:1",), version="24n0001"),
+            doc("sound", "pmid:2", keys=("pmid:2",)),
+        ],
+        [doc("a newer version", "pmid:1", keys=("pmid:1", "doi:10.1/x"), version="24n0009")],
+        [],
+        [doc("the full text", "pmc:PMC9", keys=("pmc:pmc9", "doi:10.1/x")), doc("without keys", "x", keys=())],
+    ]
+    folders = [tmp_path / f"unit{i}" for i in range(len(units))]
+    for folder, docs in zip(folders, units, strict=True):
+        collected(folder, docs)
+    collector = Collector(tmp_path / "last", RULES)
+    collector.retract(("pmid:1", "doi:10.1/x"))
+    collector.retract(("pmid:1", "pmid:77"))
+    collector.withdraw(Withdrawal(key="pmid:1", version="24n0005"))
+    collector.close()
+    verdicts = decide([*folders, tmp_path / "last"], tmp_path / "work", RULES)
+    assert names(verdicts) == [["withdrawn", ""], ["retracted"], [], ["retracted", ""], []]
+    assert verdicts.winner(1, 0) is None and verdicts.counts["retracted"] == 2
 
 
 def test_exact_and_near(tmp_path):
@@ -183,7 +206,7 @@ def test_the_same_verdicts_for_any_memory_workers_and_division(tmp_path, monkeyp
     rng.shuffle(docs)
     whole = judged(tmp_path / "one", [docs])
     flat = np.concatenate(whole.reasons)
-    assert all(whole.counts[name] > 0 for name in REASONS[2:])
+    assert all(whole.counts[name] > 0 for name in REASONS[3:])
     divided = judged(tmp_path / "many", [docs[i : i + 37] for i in range(0, len(docs), 37)])
     assert np.array_equal(np.concatenate(divided.reasons), flat)
     # So little memory that every sort is done in stretches, and bands by other processes.

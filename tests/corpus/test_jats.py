@@ -105,6 +105,17 @@ def test_retracted_articles_say_so(tmp_path, given, what):
     assert one(tmp_path, article("<p>x</p>", **given)).retracted is (what is not None)
 
 
+def test_notices_name_what_they_retract(tmp_path):
+    links = [("doi", "https://doi.org/10.1371/ABC"), ("pmid", "12"), ("pmc", "PMC34"), ("uri", "56"), ("doi", "")]
+    meta = "".join(
+        f'<related-article related-article-type="retracted-article" ext-link-type="{kind}" xlink:href="{target}"/>'
+        for kind, target in links
+    )
+    notice = one(tmp_path, article("<p>x</p>", meta=meta, root='article-type="retraction"'))
+    assert notice.retracts == ("doi:10.1371/abc", "pmid:12", "pmc:pmc34", *notice.keys)
+    assert one(tmp_path, article("<p>x</p>")).retracts == ()
+
+
 @pytest.mark.parametrize(
     ("lang", "language"), [("en", "en"), ("EN", "en"), ("en-US", "en"), ("fra", "fr"), ("", ""), ("klingon", "")]
 )

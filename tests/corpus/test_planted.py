@@ -172,7 +172,7 @@ def _abstracts(plan: Plan) -> None:
         "Les patients de cette étude ont été suivis pendant douze mois après une intervention chirurgicale, et la "
         "plupart d'entre eux n'ont présenté aucune complication grave au cours de cette période à l'hôpital. "
     ) * 3
-    first = [record(31), record(32), record(33), record(92), record(34, types=("Retracted Publication",))]
+    first = [record(31), record(32), record(33), record(92), record(34, types=("Retracted Publication",)), record(43)]
     first += [record(35, french, language="fre"), record(36, date="<Year>2023</Year><Month>Oct</Month>")]
     first += [
         made_pubmed.record(37, ""),
@@ -183,13 +183,16 @@ def _abstracts(plan: Plan) -> None:
     plan.stays("pmid:31")
     plan.gone("withdrawn")  # 33
     plan.gone("same_id", 2)  # 92 is PMC2, 32 comes again
-    plan.gone("retracted")
+    plan.gone("retracted", 3)  # 34, and both versions of 43
     plan.gone("language")
     plan.gone("after_cutoff")
     plan.gone("no_abstract")
     plan.gone("bad_row")  # without an id
     later = made_pubmed.file(
-        record(32, revised="2020-01-01"), made_pubmed.deletion(33, 93), record(40)
+        record(32, revised="2020-01-01"),
+        made_pubmed.deletion(33, 93),
+        record(40),
+        record(43, types=("Retracted Publication",)),
     )  # 93 is PMC3, which stays
     plan.file("abstracts/pubmed24n0002.xml", later)
     plan.stays("pmid:32", "pmid:38", "pmid:40")
@@ -372,8 +375,9 @@ def test_without_duplicates_looked_for_and_with_marks_more_stays(tmp_path):
     settings = replace(settings, duplicates=none, decontamination=Decontamination(mode="mark"))
     report = build(sources=sources, out=tmp_path / "out", settings=settings)
     back = ("same_id", "exact_duplicate", "near_duplicate", "contaminated")
-    # A withdrawn record is found by its key, as duplicates are.
+    # A withdrawn record is found by its key, as duplicates are, and so is the older version of one that is retracted.
     expected = {rule: count for rule, count in plan.removed.items() if rule not in (*back, "withdrawn")}
+    expected["retracted"] -= 1
     assert dict(report.removed) == expected
     marked = {
         doc["id"]: doc["meta"]["contaminated"] for doc in _written(tmp_path / "out") if "contaminated" in doc["meta"]

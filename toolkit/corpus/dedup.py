@@ -1,6 +1,6 @@
 """Which documents of a whole corpus are others over again: same record, same words, or nearly the same words.
 
-Decides the rules and their order (withdrawn, ids, exact, near) and who stays; leaves the work to `judge`.
+Decides the rules and their order (withdrawn, retracted, ids, exact, near) and who stays; leaves the work to `judge`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from toolkit.corpus.fingerprints import Names
 
 # The numbers in the arrays of `Verdicts.reasons`.
-REASONS = ("", "withdrawn", "same_id", "exact_duplicate", "near_duplicate")
-WITHDRAWN, SAME_ID, EXACT, NEAR = range(1, 5)
+REASONS = ("", "withdrawn", "retracted", "same_id", "exact_duplicate", "near_duplicate")
+WITHDRAWN, RETRACTED, SAME_ID, EXACT, NEAR = range(1, 6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class Verdicts:
         self._begins = list(accumulate((len(unit) for unit in reasons), initial=0))
 
     def winner(self, unit: int, number: int) -> Winner | None:
-        """In whose favour the document was removed; None for one that stays or is withdrawn."""
-        if self.reasons[unit][number] in (0, WITHDRAWN):
+        """In whose favour the document was removed; None for one that stays, is withdrawn or retracted."""
+        if self.reasons[unit][number] in (0, WITHDRAWN, RETRACTED):
             return None
         place = int(self._winners[self._begins[unit] + number])
         found = bisect_right(self._begins, place) - 1  # of units without documents the one behind them
@@ -65,9 +65,10 @@ class Verdicts:
 def decide(folders: Sequence[Path], work: Path, rules: Duplicates, workers: int = 1) -> Verdicts:
     """Judge all documents whose fingerprints lie in `folders` (of `fingerprints.Collector`, one a unit, in order).
 
-    Of documents that share a key (over any number of steps) the lowest rank stays, of those the first; and of its
-    revisions, that have its id and rank, the highest version. Of exact and near duplicates the lowest rank stays, of
-    those the first. A document that one rule removed counts in no later one. `work` holds arrays, 13 bytes a document,
+    A document goes with any key that is withdrawn or retracted, by whichever source. Of documents that share a key
+    (over any number of steps) the lowest rank stays, of those the first; and of its revisions, that have its id and
+    rank, the highest version. Of exact and near duplicates the lowest rank stays, of those the first. A document that
+    one rule removed counts in no later one. `work` holds arrays, 13 bytes a document,
     and 5 while the verdicts are in use; what was in files of their names is replaced. The verdicts do not depend on
     `workers`. Raises `DataError` for missing or damaged fingerprints or such of other rules, `DiskFull`.
     """

@@ -24,8 +24,10 @@ class Document:
     `date` is ISO 8601 as far as it is known, `license` a short id. `keys` are ids that other sources share, in lower
     case: "pmid:123", "pmc:pmc12", "doi:10.1/x", "s2:123". Of documents that share a key the lowest `rank` stays (0 a
     full text, 1 an abstract), of the same rank and id the highest `version` (an ISO date or a number padded with
-    zeros), else the first. `retracted` is what the source says; `language` (ISO 639-1) is what it states of itself,
-    `"none"` for code and other things in no language. `weight` is for upsampling.
+    zeros), else the first. `retracted` is what the source says; `retracts` are keys of articles that this one says are
+    retracted, by which they go in whichever source and version they stand: its own, or those that a notice names.
+    `language` (ISO 639-1) is what it states of itself, `"none"` for code and other things in no language. `weight` is
+    for upsampling.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Document:
     rank: int = 0
     version: str = ""
     retracted: bool = False
+    retracts: tuple[str, ...] = ()
     language: str = ""
     weight: Any = None
 
@@ -61,12 +64,16 @@ class BadRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Left:
-    """`count` sound documents that a reader leaves out itself, by the name of its rule, such as `not_sampled`."""
+    """`count` sound documents that a reader leaves out itself, by the name of its rule, such as `not_sampled`.
+
+    `retracts` as of a `Document`: notices seldom have an abstract.
+    """
 
     rule: str
     id: str = ""
     sample: str = ""
     count: int = 1
+    retracts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from toolkit.cleaning import Duplicates
     from toolkit.corpus.document import Document, Withdrawal
 
-_FORMAT = 1
+_FORMAT = 2
 _INFO = "fingerprints.json"
 _WAITING = 1 << 17  # words of documents whose sketches are made in one go
 _BLOCK = 1 << 16
@@ -40,6 +41,7 @@ _COLUMNS: dict[str, tuple[Any, int]] = {
     "sketch_end": (np.int64, 0),
     "withdrawn": (np.uint64, 2),
     "withdrawn_version": (_VERSION, 0),
+    "retracted": (np.uint64, 2),
 }
 
 
@@ -88,6 +90,11 @@ class Collector:
         self._rows["withdrawn"] += _xxhash().xxh3_128_digest(_bytes(withdrawal.key))
         self._rows["withdrawn_version"] += _version(withdrawal.version)
 
+    def retract(self, keys: Iterable[str]) -> None:
+        """Articles that are retracted, by their keys: all their versions, in every source."""
+        for key in keys:
+            self._rows["retracted"] += _xxhash().xxh3_128_digest(_bytes(key))
+
     def close(self) -> None:
         """Finish the columns. Raises `DiskFull`."""
         self._flush()
@@ -97,7 +104,7 @@ class Collector:
             self._bands.close()
             self._turn_bands()
         info = {"format": _FORMAT, "documents": self._documents, "keys": self._columns["key"].rows}
-        info["withdrawn"] = self._columns["withdrawn"].rows
+        info |= {name: self._columns[name].rows for name in ("withdrawn", "retracted")}
         files.write_json(self._folder / _INFO, {**info, "rules": _made_with(self._settings)})
 
     def _flush(self) -> None:
@@ -132,13 +139,13 @@ class Collector:
 
 
 def counts(folder: Path, rules: Duplicates) -> dict[str, int]:
-    """How many documents, keys and withdrawals the folder holds. Raises `DataError` if it is not complete, or when its
-    fingerprints were made for other rules.
+    """How many documents, keys, withdrawals and retractions the folder holds. Raises `DataError` if it is not complete,
+    or when its fingerprints were made for other rules.
     """
     path = folder / _INFO
     try:
         info = files.read_json(path)
-        found = {name: int(info[name]) for name in ("documents", "keys", "withdrawn")}
+        found = {name: int(info[name]) for name in ("documents", "keys", "withdrawn", "retracted")}
         made_with = info["rules"] if info["format"] == _FORMAT else None
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise DataError("holds no fingerprints", where=folder, why=str(err), do="build this unit again") from err

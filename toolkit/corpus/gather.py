@@ -91,12 +91,13 @@ class Gatherer:
         return Gathered(tally=tally.as_dict(), low=low, high=high)
 
     def _removed(self, unit: int, place: int, reason: int) -> Any:
-        from toolkit.corpus.dedup import REASONS
+        from toolkit.corpus.dedup import REASONS, RETRACTED
         from toolkit.corpus.filters import Removed
 
         assert self.verdicts is not None
         winner = self.verdicts.winner(unit, place)
-        return Removed(rule=REASONS[reason], why=f"{winner.id} stays" if winner is not None else "")
+        why = f"{winner.id} stays" if winner is not None else "another record says so" if reason == RETRACTED else ""
+        return Removed(rule=REASONS[reason], why=why)
 
     def _weights(self, folder: Path) -> Any:
         if self.limits is None:

@@ -194,6 +194,7 @@ def _article(article: _Element, where: str, name: str, subset: str, options: Map
     pmc, doi, pmid = (front.ids.get(key, "") for key in ("pmc", "doi", "pmid"))
     url = f"https://www.ncbi.nlm.nih.gov/pmc/articles/{pmc}/" if pmc else f"https://doi.org/{doi}" if doi else ""
     other = f"doi:{doi}" if doi else f"pmid:{pmid}" if pmid else content_id(f"{subset}\0{text}")
+    keys = tuple(f"{kind}:{value.lower()}" for kind, value in (("pmc", pmc), ("pmid", pmid), ("doi", doi)) if value)
     released = re.search(r"\d{4}-\d{2}-\d{2}", name)
     return Document(
         id=pmc or other,
@@ -205,8 +206,9 @@ def _article(article: _Element, where: str, name: str, subset: str, options: Map
         license=front.licence if front.licence != "unknown" else str(options.get("license") or "unknown"),
         date=front.date,
         meta={"file": name, "type": front.kind, **front.ids, "journal": front.journal},
-        keys=tuple(f"{kind}:{value.lower()}" for kind, value in (("pmc", pmc), ("pmid", pmid), ("doi", doi)) if value),
+        keys=keys,
         version=released[0] if released else "",  # of PMC's packages: the same article comes again when it changed
         retracted=front.retracted,
+        retracts=front.retracts + (keys if front.retracted else ()),
         language=front.language,
     )

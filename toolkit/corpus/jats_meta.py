@@ -6,7 +6,7 @@ Decides which of several statements counts; leaves the text to `jats_text.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ _LANGUAGES = {"eng": "en", "fre": "fr", "fra": "fr", "ger": "de", "deu": "de", "
               "kor": "ko", "cze": "cs", "ces": "cs", "hun": "hu", "scr": "hr", "hrv": "hr"}  # fmt: skip
 _RETRACTED_TYPES = frozenset(("retraction", "retracted", "retracted-article", "retraction-notice", "withdrawal"))
 _RETRACTED_LINKS = frozenset(("retracted-by", "retraction-forward", "retraction-in", "withdrawn-by"))
+_RETRACTS = frozenset(("retracted-article", "retracted"))
 _RETRACTED_TITLE = re.compile(r"\W*(?:RETRACTED|WITHDRAWN)\b|\W*(?:retracted|withdrawn)(?: article| paper)?\W*:|"
                               r"\W*(?:retraction|withdrawal)(?: note| notice)?\W*(?::|to:)", re.I)  # fmt: skip
 
@@ -39,6 +40,7 @@ class Front:
     kind: str = ""
     language: str = ""
     retracted: bool = False
+    retracts: tuple[str, ...] = ()  # what a notice retracts, as keys: doi:, pmid: or pmc:
 
 
 def front(article: _Element) -> Front:
@@ -64,6 +66,7 @@ def front(article: _Element) -> Front:
         kind=kind,
         language=language,
         retracted=_retracted(kind, children),
+        retracts=tuple(_retracts(children.get("related-article", []))),
     )
 
 
@@ -94,6 +97,20 @@ def _retracted(kind: str, children: Mapping[str, list[_Element]]) -> bool:
         return True
     titles = (e for group in children.get("title-group", []) for e in group if _is(e, "article-title"))
     return any(_RETRACTED_TITLE.match(_words(title)) for title in titles)
+
+
+def _retracts(links: list[_Element]) -> Iterator[str]:
+    for link in links:
+        if link.get("related-article-type", "").lower() not in _RETRACTS:
+            continue
+        kind, target = link.get("ext-link-type", "").lower(), link.get(_HREF, "").strip()
+        if found := re.search(r"\b10\.\d{4,9}/\S+", target):
+            yield f"doi:{found[0].lower()}"
+        elif found := re.fullmatch(r"(?:PMC)?(\d+)", target, re.I):
+            if kind == "pmid":
+                yield f"pmid:{found[1]}"
+            elif kind in ("pmc", "pmcid") or not target.isdecimal():
+                yield f"pmc:pmc{found[1]}"
 
 
 _short_id = lru_cache(maxsize=2048)(licence.short_id)  # a publisher says the same in all of its articles

@@ -13,7 +13,7 @@ import numpy as np
 from toolkit.cleaning import Duplicates
 from toolkit.corpus import fingerprints, near
 from toolkit.corpus.columns import Joined
-from toolkit.corpus.dedup import EXACT, NEAR, REASONS, SAME_ID, WITHDRAWN, Verdicts
+from toolkit.corpus.dedup import EXACT, NEAR, REASONS, RETRACTED, SAME_ID, WITHDRAWN, Verdicts
 from toolkit.corpus.groups import BLOCK, Groups, array
 from toolkit.corpus.meeting import Pairs, meeting, pieces
 from toolkit.errors import DataError
@@ -34,6 +34,7 @@ def judge(folders: Sequence[Path], work: Path, rules: Duplicates, workers: int) 
     for part in docs.parts():
         ranks[docs.rows_of(part)] = docs.pick("rank.npy", part)
     _withdraw(docs, keys, [each["withdrawn"] for each in found], reasons)
+    _retract(docs, keys, [each["retracted"] for each in found], reasons)
     parents = work / "parents.u"
     if rules.ids:
         groups = Groups(parents, ranks)
@@ -73,15 +74,30 @@ def _withdraw(docs: Joined, keys: Joined, numbers: Sequence[int], reasons: np.nd
     names, versions = names[order], versions[order]
     last = np.append(np.any(names[1:] != names[:-1], axis=1), True)  # the newest that is withdrawn of each
     names, versions = names[last], versions[last]
+    for part, owner, place in _owners(docs, keys, names):
+        owner = owner[docs.pick("version.npy", part, owner) <= versions[place]]
+        reasons[owner.astype(np.int64) + docs.begins[part]] = WITHDRAWN
+
+
+def _retract(docs: Joined, keys: Joined, numbers: Sequence[int], reasons: np.ndarray) -> None:
+    parts = [part for part in docs.parts() if numbers[part]]
+    if not parts:
+        return
+    names = np.unique(np.concatenate([docs.open("retracted.npy", part) for part in parts]), axis=0)
+    for part, owner, _ in _owners(docs, keys, names):
+        rows = owner.astype(np.int64) + docs.begins[part]
+        reasons[rows[reasons[rows] == 0]] = RETRACTED
+
+
+def _owners(docs: Joined, keys: Joined, names: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(part, its documents with a key among `names`, which of them); `names` are sorted, each once."""
     for part in docs.parts():
         if keys.rows_of(part).start == keys.rows_of(part).stop:
             continue
         given = docs.pick("key.npy", part)
         place = np.minimum(np.searchsorted(names[:, 0], given[:, 0]), len(names) - 1)
         hit = np.flatnonzero(np.all(names[place] == given, axis=1))
-        owner = docs.pick("key_owner.npy", part, hit)
-        owner = owner[docs.pick("version.npy", part, owner) <= versions[place[hit]]]
-        reasons[owner.astype(np.int64) + docs.begins[part]] = WITHDRAWN
+        yield part, docs.pick("key_owner.npy", part, hit), place[hit]
 
 
 def _same_keys(docs: Joined, keys: Joined, reasons: np.ndarray, memory: int) -> Iterator[Pairs]:

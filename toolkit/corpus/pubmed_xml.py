@@ -138,23 +138,25 @@ def _record(
     article = citation if article is None else article  # a book's chapter has no <Article>
     title = _title(article)
     text = _abstract(article, citation)
-    if not text:
-        other = citation.find("OtherAbstract")
-        return Left(
-            rule="no_abstract" if other is None else "no_english_abstract", id=f"pmid:{pmid}", sample=title[:200]
-        )
     types = [_line(kind) for kind in article.iterfind("PublicationTypeList/PublicationType")]
     types += [_line(kind) for kind in citation.iterfind("PublicationType")]
     mesh = [_line(name) for name in citation.iterfind("MeshHeadingList/MeshHeading/DescriptorName")]
     ids = {"pmid": pmid, **_ids(element, article)}
+    keys = tuple(f"{kind}:{value.lower()}" for kind, value in ids.items())
+    notes = list(citation.iterfind("CommentsCorrectionsList/CommentsCorrections"))
+    retracted = RETRACTED in types or any(note.get("RefType") == "RetractionIn" for note in notes)
+    others = (_line(note.find("PMID")) for note in notes if note.get("RefType") == "RetractionOf")
+    retracts = (keys if retracted else ()) + tuple(f"pmid:{number}" for number in others if number)
+    if not text:
+        other = citation.find("OtherAbstract")
+        rule = "no_abstract" if other is None else "no_english_abstract"
+        return Left(rule=rule, id=f"pmid:{pmid}", sample=title[:200], retracts=retracts)
     languages = [_line(language) for language in article.iterfind("Language")]
     journal = _line(article.find("Journal/Title"))
     date = _date(article, citation)
     stated = licence.short_id([_line(article.find("Abstract/CopyrightInformation"))])
     if stated == licence.UNKNOWN and default_licence:
         stated = licence.short_id([default_licence])
-    corrections = citation.iterfind("CommentsCorrectionsList/CommentsCorrections")
-    retracted = RETRACTED in types or any(note.get("RefType") == "RetractionIn" for note in corrections)
     return Document(
         id=f"pmid:{pmid}",
         source="pubmed",
@@ -167,10 +169,11 @@ def _record(
         meta={"file": file.name, **ids, "journal": journal, "types": types, "mesh": mesh, "languages": languages},
         # The last one is that of the record itself: when PubMed takes it back, most often because there are two of it,
         # the full text that others hold of the article stays.
-        keys=(*(f"{kind}:{value.lower()}" for kind, value in ids.items()), f"pubmed:{pmid}"),
+        keys=(*keys, f"pubmed:{pmid}"),
         rank=1,
         version=_version(citation, order),
         retracted=retracted,
+        retracts=retracts,
         # The language is that of the article; abstracts of articles in other languages are here in English as well.
         language="en" if languages == ["eng"] else "",
         weight=upsample.features(types=types, mesh=mesh, journal=journal, date=date, citations=None, journals=journals),

@@ -33,7 +33,7 @@ RULES = {
     "no_english_abstract": "has no abstract in English",
     "empty": "holds no text",
     "licence": "its licence does not allow the use that the corpus is for",
-    "retracted": "the source says that it is retracted",
+    "retracted": "a source says that it is retracted, or it is the notice",
     "after_cutoff": "published after the cutoff date",
     "too_short": "shorter than the recipe accepts",
     "too_long": "longer than the recipe accepts",

@@ -154,11 +154,14 @@ def shared(
 ) -> dict[str, Any]:
     """The fields that a full text and an abstract of Semantic Scholar fill alike."""
     facts = paper or papers.Paper()
+    keys = (*(f"{kind}:{value.lower()}" for kind, value in ids.items()), f"s2:{number}")
+    retracted = pubmed_xml.RETRACTED in facts.types or bool(_RETRACTED.match(title))
     return {
         "url": f"https://api.semanticscholar.org/CorpusID:{number}",
         "date": facts.date,
-        "keys": (*(f"{kind}:{value.lower()}" for kind, value in ids.items()), f"s2:{number}"),
-        "retracted": pubmed_xml.RETRACTED in facts.types or bool(_RETRACTED.match(title)),
+        "keys": keys,
+        "retracted": retracted,
+        "retracts": keys if retracted else (),
         "weight": upsample.features(
             types=facts.types, mesh=facts.mesh, journal=facts.venue, date=facts.date, citations=facts.citations,
             journals=_journals(str(options["journals"])) if options.get("journals") else frozenset(),

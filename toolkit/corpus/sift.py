@@ -26,7 +26,7 @@ from toolkit.corpus.units import Listing, Unit
 from toolkit.corpus.zlines import ZstdWriter
 from toolkit.errors import DataError, ToolkitError
 
-FORMAT = 1  # of a unit's folder, and of the rules as they are written here; another number makes all units anew
+FORMAT = 2  # of a unit's folder, and of the rules as they are written here; another number makes all units anew
 DOCUMENTS, SET_ASIDE, TALLY, PRINTS, WEIGHTS, MARKER = (
     *("documents.jsonl.zst", "set_aside.jsonl.zst", "tally.json", "prints", "weights.npy", "done.json"),
 )
@@ -88,6 +88,8 @@ class Sifter:
             collector = fingerprints.Collector(part / PRINTS, settings.duplicates)
         with ZstdWriter(part / DOCUMENTS) as kept, ZstdWriter(part / SET_ASIDE) as aside:
             for item in self._items(job, found, seen, say):
+                if collector is not None and settings.filters.retracted and isinstance(item, Document | Left):
+                    collector.retract(item.retracts)
                 if isinstance(item, Document):
                     self._document(item, tally, kept, collector, weights)
                 elif isinstance(item, Left):
