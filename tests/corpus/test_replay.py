@@ -134,6 +134,24 @@ def test_an_exact_number_is_shared_out_over_the_files_and_taken(tmp_path):
         exact(root, documents=1751)
 
 
+def test_bad_rows_behind_which_too_few_come_are_made_up_for_as_well(tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    lines = [b'{"text": 3}' if i % 5 == 4 or i > 280 else json.dumps({"text": f"{i}"}).encode() for i in range(300)]
+    (root / "a.jsonl.gz").write_bytes(gzip.compress(b"\n".join([*lines, b""]))[:-8])  # and cut off
+    sound = sum(b'"text": "' in line for line in lines)
+    seen = set()
+    for wanted in (1, 60, sound - 1, sound, 300):
+        documents, left, bad = exact(root, documents=wanted, seed=wanted)["a.jsonl.gz"]
+        assert len(documents) == len({d.text for d in documents}) == min(wanted, sound)
+        assert len(documents) + left + len(bad) == 301 and sum("ends early" in row.why for row in bad) == 1
+        seen.add(tuple(d.text for d in documents[:3]))
+    assert len(seen) > 3
+    table = parquet(tmp_path / "t.parquet", [{"text": None if i > 40 else f"{i}"} for i in range(60)])
+    found = parts(read(table, documents=41, _shares={str(table): [41, 60]}))
+    assert [len(found[0]), found[1] + len(found[2])] == [41, 19]
+
+
 def test_a_bad_row_is_made_up_for_by_a_later_one(tmp_path):
     root = tmp_path / "in"
     root.mkdir()

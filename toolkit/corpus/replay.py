@@ -105,74 +105,97 @@ def shares(rows: Mapping[str, int], wanted: int) -> dict[str, int]:
 
 
 def read(file: Path, subset: str, options: Mapping[str, Any]) -> Iterator[Item]:
-    """The rows that are taken; the others are counted together in one `Left` at the end of the file."""
-    take = _chooser(file, options)
+    """The rows that are taken; the others are counted together in one `Left` at the end of the file.
+
+    Of an exact number, a row that turns out bad is made up for by another, by one behind it where there is one; else
+    the file is read again for it.
+    """
     limit = float(options.get("max_line_mib", 64))
     fields = (str(options["text_field"]),) if options.get("text_field") else TEXT_FIELDS
-    passed = number = 0
-    try:
-        if file.name.lower().endswith(".parquet"):
-            for number, row in parquet.rows(file, fields, limit):
-                if not take.wants(parquet.mark(row, fields)):
+    need, left = (options.get("_shares") or {}).get(str(file), (0, 0))
+    exact = options.get("documents") is not None
+    taken: set[int] = set()  # rows of a draw of an exact number
+    passed, attempt, damage = 0, 0, None
+    while True:
+        wants = _drawn(file, options, left, attempt) if exact else _hashed(options)
+        passed = number = 0
+        try:
+            for number, mark, make in _rows(file, subset, fields, limit, options):
+                if number in taken:
+                    continue
+                if not wants(mark(), need):
                     passed += 1
                     continue
-                item = row if isinstance(row, BadRow) else _document(file, number, row, subset, fields, options)
-                take.took(item)
+                item = make()
+                if exact:
+                    taken.add(number)
+                    need -= isinstance(item, Document)
                 yield item
-        else:
-            for number, line in lines.raw(file, limit):
-                if line is not None and not line.strip():
-                    continue
-                if not take.wants(line if line is not None else b""):
-                    passed += 1
-                    continue
-                item = _from_line(file, number, line, subset, fields, limit, options)
-                take.took(item)
-                yield item
-            if number == 0:
-                yield BadRow(file=str(file), line=0, why="the file is empty")
-    except (DamagedStream, parquet.NotParquet) as err:
-        yield BadRow(file=str(file), line=number + 1, why=str(err))
+        except (DamagedStream, parquet.NotParquet) as err:
+            damage = BadRow(file=str(file), line=number + 1, why=str(err))
+        attempt, left = attempt + 1, passed
+        if not (exact and need and passed):
+            break
+    if damage is not None:
+        yield damage
+    elif number == 0 and not file.name.lower().endswith(".parquet"):
+        yield BadRow(file=str(file), line=0, why="the file is empty")
     if passed:
         yield Left(rule="not_sampled", count=passed)
 
 
-class _Chooser:
-    """Whether the next row is taken; of an exact number, a row that turns out bad is made up for by a later one."""
-
-    def __init__(self, wants: Callable[[bytes], bool], need: list[int] | None = None) -> None:
-        self.wants, self._need = wants, need
-
-    def took(self, item: Item) -> None:
-        if self._need is not None and isinstance(item, Document):
-            self._need[0] -= 1
+_Row = tuple[int, Callable[[], bytes], Callable[[], Document | BadRow]]
 
 
-def _chooser(file: Path, options: Mapping[str, Any]) -> _Chooser:
-    seed = int(options.get("seed") or 0)
-    if options.get("documents") is not None:
-        share, rows = (options.get("_shares") or {}).get(str(file), (0, 0))
-        need, left = [share], [rows]
-        # Knuth's selection sampling (The Art of Computer Programming, 3.4.2, S): every choice of rows is as likely.
-        draw = random.Random(f"{seed}\0{file.name}\0{rows}").random
+def _rows(file: Path, subset: str, fields: Sequence[str], limit: float, options: Mapping[str, Any]) -> Iterator[_Row]:
+    """Number of a row, the bytes by which it is chosen, and what it is, each made when it is asked for."""
+    if file.name.lower().endswith(".parquet"):
+        for number, row in parquet.rows(file, fields, limit):
+            yield (
+                number,
+                lambda row=row: parquet.mark(row, fields),
+                lambda number=number, row=row: (
+                    row if isinstance(row, BadRow) else _document(file, number, row, subset, fields, options)
+                ),
+            )
+        return
+    for number, line in lines.raw(file, limit):
+        if line is None or line.strip():
+            yield (
+                number,
+                lambda line=line: line or b"",
+                lambda number=number, line=line: _from_line(file, number, line, subset, fields, limit, options),
+            )
 
-        def selected(_: bytes) -> bool:
-            if left[0] <= 0 or need[0] <= 0:
-                return False
-            left[0] -= 1
-            return (left[0] + 1) * draw() < need[0]
 
-        return _Chooser(selected, need)
+def _drawn(file: Path, options: Mapping[str, Any], left: int, attempt: int) -> Callable[[bytes, int], bool]:
+    """Draws from `left` rows, asked of each in turn with the number that is still missing."""
+    # Knuth's selection sampling (The Art of Computer Programming, 3.4.2, S): every choice of rows is as likely.
+    again = f"\0{attempt}" if attempt else ""
+    draw = random.Random(f"{int(options.get('seed') or 0)}\0{file.name}\0{left}{again}").random
+    rest = [left]
+
+    def wants(_: bytes, need: int) -> bool:
+        if rest[0] <= 0 or need <= 0:
+            return False
+        rest[0] -= 1
+        return (rest[0] + 1) * draw() < need
+
+    return wants
+
+
+def _hashed(options: Mapping[str, Any]) -> Callable[[bytes, int], bool]:
+    """Takes a share of all rows, by what stands in them."""
     fraction = options.get("fraction")
     if fraction is None or fraction >= 1:
-        return _Chooser(lambda _: True)
-    key, border = seed.to_bytes(16, "little", signed=True), int(fraction * 2**64)
+        return lambda _, __: True
+    key, border = int(options.get("seed") or 0).to_bytes(16, "little", signed=True), int(fraction * 2**64)
 
-    def hashed(row: bytes) -> bool:
+    def wants(row: bytes, _: int) -> bool:
         digest = hashlib.blake2b(row.strip(), digest_size=8, key=key).digest()
         return int.from_bytes(digest, "little") < border
 
-    return _Chooser(hashed)
+    return wants
 
 
 def _count(file: Path, limit: float) -> int:
