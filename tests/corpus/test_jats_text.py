@@ -269,6 +269,7 @@ def test_citations_and_mentions(tmp_path, inside, plain, tagged):
         ("a<!-- hidden --> b<?pi x?> c<break/>d \t\n e", "a b c d e"),
         ("thin\u2009space 5\u00a0mg 88\u202f657", "thin space 5 mg 88 657"),
         ("mail <email>x@y.z</email> us at <ext-link>the site</ext-link>", "mail us at the site"),
+        ("by J. Doe (e-mail: <email>x@y.z</email>, <email>z@y.z</email>).", "by J. Doe."),
         ("<![CDATA[a < b & c]]> <named-content content-type='x'>gene</named-content>", "a < b & c gene"),
         ("<preformat>a  b\n  c</preformat>", "a  b\n  c"),
         ("<verse-group><verse-line>one</verse-line><verse-line>two</verse-line></verse-group>", "one\ntwo"),

@@ -153,6 +153,7 @@ def test_a_telephone_goes_with_its_correspondence_and_stays_with_a_service():
     [
         ("Ask the authors (e-mail: a.b@c.org) for data.", "Ask the authors for data."),
         ("Data from a.b@c.org, d@e.co.uk.", "Data."),
+        ("Data (jürgen.müller@uni-köln.de) and 请写信a@b.org。", "Data and 请写信。"),
         ("J. Doe <j.doe@c.org>, J. Roe [mailto:j@c.org] wrote", "J. Doe, J. Roe wrote"),
         ("Contact: j.roe [at] uni [dot] org", "Contact:"),
         ("o'neil@x.ie and 'a@b.org'", "and ''"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from toolkit.corpus import jats_math
+from toolkit.corpus import jats_math, personal
 from toolkit.corpus.jats_flow import Flow
 from toolkit.corpus.jats_inline import CITATION, MENTIONED, Marks, last, mention
 from toolkit.corpus.jats_references import References
@@ -25,7 +25,7 @@ _ABSTRACTS = {"plain-language-summary": "Plain language summary", "executive-sum
               "key-points": "Key points", "editor": "Editor's summary", "synopsis": "Synopsis"}  # fmt: skip
 _DROPPED = (
     "graphic", "inline-graphic", "media", "supplementary-material", "object-id", "sec-meta", "attrib", "permissions",
-    "alt-text", "long-desc", "index-term", "index-term-range-end", "processing-meta", "ref-list", "email", "sig-block",
+    "alt-text", "long-desc", "index-term", "index-term-range-end", "processing-meta", "ref-list", "sig-block",
     "contrib-group", "aff", "fn-group", "kwd-group", "trans-title", "address", "rt", "rp", "textual-form",
     "nav-pointer",
 )  # fmt: skip
@@ -33,7 +33,7 @@ _INLINE = (
     "italic", "bold", "sc", "underline", "overline", "roman", "sans-serif", "monospace", "strike", "ext-link", "uri",
     "named-content", "styled-content", "abbrev", "funding-source", "award-id", "related-article", "related-object",
     "x", "fixed-case", "inline-formula", "alternatives", "private-char", "ruby", "rb", "target", "math", "tex-math",
-    "chem-struct", "inline-supplementary-material",
+    "chem-struct", "inline-supplementary-material", "email",
 )  # fmt: skip
 _CELLS = ("table", "table-wrap-foot", "fn")
 _BACK = frozenset(("app-group", "app", "glossary", "sec"))
@@ -55,12 +55,15 @@ def article_text(article: _Element, *, markup: str = "plain", tables: str = "cap
     title_element, subtitle = _child(title_group, "article-title"), _child(title_group, "subtitle")
     references = References(article if tags else None)
     roots = [e for e in [title_element, subtitle, *_abstracts(article, meta), *body, *back, *floats] if e is not None]
-    identified = set()
+    identified, mails = set(), False
     # The front is done as a whole: each call costs more than what it finds there.
     for root in ([] if meta is None else [meta]) + body + back + floats:
         etree.strip_elements(root, *_DROPPED_NAMES, *(() if cells else _CELL_NAMES), with_tail=False)
         if tags and root is not meta:
             identified |= {e.get("id", "") for e in root.iter(*_FLOAT_NAMES)}
+        for mail in root.iter("{*}email"):
+            mail.clear(keep_tail=True)
+            mail.text, mails = personal.GAP, True
         jats_math.settle(root)
         etree.strip_tags(root, *_INLINE_NAMES)
     marks = Marks(tags=tags, references=references, floats=identified - {""}, notes=cells)
@@ -83,6 +86,8 @@ def article_text(article: _Element, *, markup: str = "plain", tables: str = "cap
     text = "\n\n".join(blocks)
     if tags:
         text = MENTIONED.sub(_Mentions(marks, flow), text)
+    if mails:
+        title, text = personal.close_gaps(title), personal.close_gaps(text)
     return last(title), last(text).strip()
 
 

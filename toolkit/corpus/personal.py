@@ -21,16 +21,19 @@ _EXCERPT = 160
 _LONGEST = 600  # characters of a line that is nothing but correspondence or affiliation
 _LOCAL = 64  # characters of the local part of an address, the longest that mail knows (RFC 5321)
 
-_DOMAIN = re.compile(r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9-])")
-_LOCAL_PART = re.compile(r"[A-Za-z0-9._%+'-]+$")
+_LETTERS = "A-Za-zÀ-ÖØ-öø-ɏ"  # Latin ones: those of a script without blanks could be words before the address
+_DOMAIN = re.compile(
+    rf"@(?:[{_LETTERS}0-9](?:[{_LETTERS}0-9-]{{0,62}})\.){{1,8}}[{_LETTERS}]{{2,24}}(?![{_LETTERS}0-9-])"
+)
+_LOCAL_PART = re.compile(rf"[{_LETTERS}0-9._%+'-]+$")
 _SPELT = re.compile(
     r"\b[A-Za-z0-9._%+-]{2,64}\s?[\[({]\s?at\s?[\])}]\s?(?:[A-Za-z0-9-]{1,63}(?:\.|\s?[\[({]\s?dot\s?[\])}]\s?)){1,6}[A-Za-z]{2,24}\b",
     re.I,
 )
-_GAP = "\ue001"  # stands where an address was until its brackets and what leads to it are gone
+GAP = "\ue001"  # stands where an address was until its brackets and what leads to it are gone
 # Blanks are counted out: any number of them in front of a mark would be looked at again from each of them.
 _S = r"\s{0,3}"
-_GAPS = rf"{_GAP}(?:{_S}(?:(?:[,;/]|or|and){_S})?{_GAP})*"
+_GAPS = rf"{GAP}(?:{_S}(?:(?:[,;/]|or|and){_S})?{GAP})*"
 _MAIL = rf"(?:(?:e-?mails?|electronic mail|mail|contact|correspondence)(?:\s{{1,3}}address(?:es)?)?{_S}[:;-]?{_S})?"
 _IN_BRACKETS = re.compile(rf"{_S}[(\[<{{]{_S}{_MAIL}(?:mailto:)?{_GAPS}{_S}[)\]>}}]", re.I)
 _LED = re.compile(rf"(?<![\w-])(?:e-?mails?|electronic mail)(?:\s{{1,3}}address(?:es)?)?{_S}[:;-]{_S}{_GAPS}", re.I)
@@ -38,7 +41,7 @@ _TO = r"(?:\b(?:at|to|via|by|from|and|or|on)[ \t]{1,3})?"
 _LEFT = re.compile(rf"[ \t]{{0,3}}{_TO}{_GAPS}(?=[ \t]{{0,3}}(?:[.,;)\n]|$))|{_TO}{_GAPS}[ \t]{{0,3}}", re.I)
 
 # One of these stands in every text that has a line of correspondence; looking for them costs next to nothing.
-_HINTS = ("orrespond", "ORRESPOND", "eprint", "EPRINT", "mail", "MAIL", "ax:", "AX:", _GAP)
+_HINTS = ("orrespond", "ORRESPOND", "eprint", "EPRINT", "mail", "MAIL", "ax:", "AX:", GAP)
 _ADDRESSED = re.compile(
     r"^\W{0,4}(?:(?:please\s+)?(?:address|send)\s+)?(?:all\s+)?"
     r"(?:correspondence|reprint requests?|requests for reprints)"
@@ -51,7 +54,7 @@ _ADDRESSED = re.compile(
 )
 _REACHED = re.compile(
     r"\b(?:department|dept|division|universit\w*|hospital|institut\w*|school|faculty|college|cent(?:er|re)|clinic|street|avenue"
-    rf"|road|box|(?:tele)?fax|tel|phone|e-?mail|M\.?D|Ph\.?D|Dr|Prof)\b|[@{_GAP}]|\+\d{{1,3}}[ -]?\(?\d",
+    rf"|road|box|(?:tele)?fax|tel|phone|e-?mail|M\.?D|Ph\.?D|Dr|Prof)\b|[@{GAP}]|\+\d{{1,3}}[ -]?\(?\d",
     re.I,
 )
 _NUMBER = re.compile(
@@ -95,18 +98,21 @@ def remove(body: str) -> tuple[str, list[tuple[str, str]]]:
     gone = _affiliations(lines) | (_correspondence(lines) if any(hint in marked for hint in _HINTS) else {})
     if gone:
         for index, rule in sorted(gone.items()):
-            found.setdefault(rule, masked(lines[index].replace(_GAP, "[…]")[:_EXCERPT]))
+            found.setdefault(rule, masked(lines[index].replace(GAP, "[…]")[:_EXCERPT]))
         marked = "\n".join(line for index, line in enumerate(lines) if index not in gone)
     if not found:
         return body, []
-    if _GAP in marked:
-        marked = _LEFT.sub("", _LED.sub("", _IN_BRACKETS.sub("", marked)))
-    return marked, list(found.items())
+    return close_gaps(marked), list(found.items())
+
+
+def close_gaps(marked: str) -> str:
+    """A text in which `GAP` stands for each address without them, the brackets around them and what leads to them."""
+    return _LEFT.sub("", _LED.sub("", _IN_BRACKETS.sub("", marked))) if GAP in marked else marked
 
 
 def _correspondence(lines: list[str]) -> dict[int, str]:
     gone = {index for index, line in enumerate(lines) if len(line) <= _LONGEST and _is_correspondence(line)}
-    near = gone | {index for index, line in enumerate(lines) if _GAP in line and len(line.split()) <= _FEW}
+    near = gone | {index for index, line in enumerate(lines) if GAP in line and len(line.split()) <= _FEW}
     if near:
         around = {index + step for index in near for step in range(-_NEAR, _NEAR + 1) if 0 <= index + step < len(lines)}
         gone |= {index for index in around if len(lines[index]) <= _LONGEST and _NUMBER.match(lines[index])}
@@ -118,7 +124,7 @@ def _is_correspondence(line: str) -> bool:
     if found is None or found["sure"]:
         return found is not None
     reached = _REACHED.search(line) or found[0].rstrip().endswith(":")
-    return bool(reached and (_GAP in line or not _SAYS.search(line)))
+    return bool(reached and (GAP in line or not _SAYS.search(line)))
 
 
 def _affiliations(lines: list[str]) -> dict[int, str]:
@@ -149,7 +155,7 @@ def _is_affiliation(line: str) -> bool:
 
 def masked(sample: str) -> str:
     """`sample` with the local parts of mail addresses hidden, for reports."""
-    return re.sub(r"[A-Za-z0-9._%+'-]{1,64}(?=@[A-Za-z0-9-]{1,63}\.)", "…", sample)
+    return re.sub(rf"[{_LETTERS}0-9._%+'-]{{1,64}}(?=@[{_LETTERS}0-9-]{{1,63}}\.)", "…", sample)
 
 
 def _marked(body: str, found: dict[str, str]) -> str:
@@ -165,16 +171,16 @@ def _marked(body: str, found: dict[str, str]) -> str:
         if start == domain.start():
             continue
         found.setdefault("mail", _around(body, start, domain.end()))
-        pieces += [body[done:start], _GAP]
+        pieces += [body[done:start], GAP]
         done = domain.end()
     body = "".join([*pieces, body[done:]])
     if "(at)" in body or "[at]" in body:
         for spelt in _SPELT.finditer(body):
             found.setdefault("mail", _around(body, spelt.start(), spelt.end()))
-        body = _SPELT.sub(_GAP, body)
+        body = _SPELT.sub(GAP, body)
     return body
 
 
 def _around(body: str, start: int, end: int) -> str:
     before = body[max(0, start - _EXCERPT // 2) : start].rpartition("\n")[2]
-    return masked(f"{before}[…]{body[end : end + _EXCERPT // 2].partition(chr(10))[0]}".replace(_GAP, "[…]"))
+    return masked(f"{before}[…]{body[end : end + _EXCERPT // 2].partition(chr(10))[0]}".replace(GAP, "[…]"))
