@@ -279,7 +279,7 @@ def test_bad_fingerprints_are_refused(tmp_path):
     folder = collected(tmp_path / "u", [doc("a b c d e f", "1")])
     with pytest.raises(DataError, match="other rules"):
         decide([folder], tmp_path / "w", Duplicates(shingle=3))
-    decide([folder], tmp_path / "w", Duplicates(near_threshold=0.5, ids=False))
+    decide([folder], tmp_path / "w", Duplicates(near_threshold=0.78, ids=False))
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "bands.npy").write_bytes((broken / "bands.npy").read_bytes()[:130])
@@ -316,6 +316,24 @@ def files_of_at_most(size: int):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "rows", "rate"), [(0.5, 2, 0.07), (0.6, 3, 0.05), (0.7, 5, 0.03), (0.9, 6, 0.008)]
+)
+def test_rows_are_such_that_pairs_at_the_threshold_meet(tmp_path, threshold, rows, rate):
+    rules = Duplicates(near_threshold=threshold)
+    assert rules.rows == rows and Duplicates(near_threshold=threshold, rows=4).rows == 4
+    rng = random.Random(7)
+    docs, alike = [], 0
+    for number in range(150):
+        base = prose(rng, 250)
+        copy = changed(rng, base, rate)
+        docs += [doc(" ".join(base), f"{number}a"), doc(" ".join(copy), f"{number}b")]
+        sets = [{tuple(text[i : i + 5]) for i in range(len(text) - 4)} for text in (base, copy)]
+        alike += threshold <= len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+    found = judged(tmp_path, [docs], rules).counts
+    assert alike > 50 and 0.95 * alike < found["near_duplicate"] + found["exact_duplicate"] <= alike
 
 
 @pytest.mark.parametrize("wrong", [{"near_threshold": 0}, {"near_threshold": 1.5}, {"bands": 0}, {"memory_mib": 1}])
