@@ -102,6 +102,7 @@ def test_spans_that_do_not_fit_are_left_aside_and_counted(jsonl):
     row = record.first()
     row["content"]["annotations"]["paragraph"] = spans  # a list instead of a string
     row["content"]["annotations"]["table"] = "[[[" * 9000
+    row["content"]["annotations"]["formula"] = "null"  # there is none
     doc = _one(jsonl(row), markup="tags")
     assert doc.text == good
     assert doc.meta["ignored_spans"] == 9 and doc.meta["unread_annotations"] == ["table"]

@@ -55,6 +55,13 @@ _OTHER = tuple(
     )
 )  # fmt: skip
 _NONCOMMERCIAL = re.compile(r"non-?\s?commercial|\b(?:not? (?:be )?(?:for|used for)|no) commercial", re.I)
+# Said beside the name of a licence that allows more. "commercial and non-commercial use" allows both.
+_NO_COMMERCE = re.compile(
+    r"\bpermits? (?:(?:any|unrestricted|all)\s)?non-?\s?commercial|\bnon-?\s?commercial (?:use|purposes?) only|"
+    r"\bonly (?:be used )?for non-?\s?commercial|\bno commercial (?:re-?)?use|"
+    r"\bcommercial (?:re-?)?use is (?:not (?:permitted|allowed)|prohibited|forbidden)",
+    re.I,
+)  # fmt: skip
 _NONCOMMERCIAL_IDS = frozenset(("non-commercial", "elsevier-user", "acs-authorchoice", "research-only", "tdm-only"))
 _RESTRICTED_IDS = frozenset((GUIDELINE_RESTRICTED, "tdm-only", "publisher-specific", "pmc-covid"))
 
@@ -77,6 +84,8 @@ def _all(text: str) -> list[str]:
         version = re.search(r"\b(\d\.\d)\b", m[1])
         parts = [part for part, pattern in _PARTS if pattern.search(name)]
         found.append(_creative_commons(["BY", *parts], version and version[1]))
+    if found and not any("-NC" in name for name in found) and _NO_COMMERCE.search(text):
+        found.append("non-commercial")
     if _ZERO.search(text):
         found.append("CC0-1.0")
     if not found:

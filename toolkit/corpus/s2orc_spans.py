@@ -55,13 +55,12 @@ class Layer:
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
-                value = None
                 self.unread.append(kind)
-        elif value is None or isinstance(value, str):
+                return []
+        if value is None or (isinstance(value, str) and not value.strip()):
             return []
         if not isinstance(value, list):
-            if kind not in self.unread:
-                self.unread.append(kind)
+            self.unread.append(kind)
             return []
         found: dict[tuple[int, int], Span] = {}
         for entry in value:
