@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.corpus import jats, jats_flow
+from toolkit.corpus.jats_headings import heading
 
 pytest.importorskip("lxml")
 
@@ -273,6 +274,7 @@ def test_citations_and_mentions(tmp_path, inside, plain, tagged):
         ("<![CDATA[a < b & c]]> <named-content content-type='x'>gene</named-content>", "a < b & c gene"),
         ("<preformat>a  b\n  c</preformat>", "a  b\n  c"),
         ("<verse-group><verse-line>one</verse-line><verse-line>two</verse-line></verse-group>", "one\ntwo"),
+        ("<speech><speaker>Dr A</speaker><p>How?</p></speech>", "Dr A: How?"),
         ("<statement><label>Theorem 1</label><p>True.</p></statement>", "Theorem 1. True."),
         ("so:<disp-formula><graphic/></disp-formula>where", "so:\nwhere"),
         ("<disp-formula>E = mc<sup>2</sup></disp-formula>", "E = mc^2"),
@@ -392,3 +394,15 @@ def test_whatever_stands_in_whatever_it_is_read(tmp_path_factory, inner, markup,
     assert isinstance(doc, jats.Document), doc
     assert not [c for c in doc.text + doc.title if c < " " and c != "\n"] and "<" not in doc.text
     assert doc.text == doc.text.strip() and "\n\n\n" not in doc.text
+
+
+@pytest.mark.parametrize(
+    ("title", "body", "back"),
+    [
+        ("Funding", False, False), ("4. Funding for this study", False, False), ("Funding and support", False, False),
+        ("Funding of hospitals", True, True), ("Peer-review history", False, False), ("Peer review of grants", True, True),
+        ("Supplements", True, False), ("Supplementary data", False, False), ("Ethics", True, False),
+    ],
+)  # fmt: skip
+def test_sections_that_say_nothing_of_the_subject(title, body, back):
+    assert (heading(title, behind=False)[1], heading(title, behind=True)[1]) == (not body, not back)

@@ -102,10 +102,17 @@ def test_spans_that_do_not_fit_are_left_aside_and_counted(jsonl):
     row = record.first()
     row["content"]["annotations"]["paragraph"] = spans  # a list instead of a string
     row["content"]["annotations"]["table"] = "[[[" * 9000
-    row["content"]["annotations"]["formula"] = "null"  # there is none
     doc = _one(jsonl(row), markup="tags")
     assert doc.text == good
     assert doc.meta["ignored_spans"] == 9 and doc.meta["unread_annotations"] == ["table"]
+
+
+@pytest.mark.parametrize("absent", [None, "", " ", "null", "[]"])
+def test_an_annotation_that_is_not_there_is_no_damage(jsonl, absent):
+    row = made_s2orc.Record(1, pubmed="2").add("Iron helps.", "figureref").first()
+    row["content"]["annotations"]["paragraph"] = absent
+    doc = _one(jsonl(row))
+    assert doc.text == "Iron helps." and "unread_annotations" not in doc.meta
 
 
 def test_overlapping_paragraphs_repeat_no_letter(jsonl):

@@ -346,7 +346,8 @@ _HANDLERS: dict[str, Callable[[Flow, str], None]] = {
     "title": Flow.flush, "/title": Flow.close_title, "label": Flow.open_label, "/label": Flow.close_label,
     "caption": Flow.open_caption, "/caption": Flow.close_caption, "disp-formula": _pushing("formula"),
     "/disp-formula": Flow.close_formula, "boxed-text": _pushing("boxed-text"), "/boxed-text": Flow.close_box,
-    "/term": Flow.close_term, "td": Flow.open_cell, "/td": Flow.close_cell, "th": Flow.open_cell,
+    "/term": Flow.close_term, "speaker": Flow.flush, "/speaker": Flow.close_term,
+    "td": Flow.open_cell, "/td": Flow.close_cell, "th": Flow.open_cell,
     "/th": Flow.close_cell, "/tr": Flow.close_row, "table": Flow.open_table, "/table": Flow.close_table,
     "array": Flow.open_table, "/array": Flow.close_table,
     "preformat": _flushing("preformat"), "/preformat": Flow.close_verbatim, "code": _flushing("code"),
@@ -365,6 +366,6 @@ for _one in ("statement", "speech"):
 _HANDLERS |= {"fn": _pushing("fn"), "/fn": Flow.close_labelled}  # the sentence in which a note hangs goes on
 for _one in (
     "p", "disp-quote", "verse-group", "def", "subtitle", "disp-formula-group", "body", "back", "app-group",
-    "floats-group", "floats-wrap", "table-wrap-foot", "tbody", "question", "answer", "speaker", "term-head", "def-head",
+    "floats-group", "floats-wrap", "table-wrap-foot", "tbody", "question", "answer", "term-head", "def-head",
 ):  # fmt: skip
     _HANDLERS |= {_one: Flow.flush, "/" + _one: Flow.flush}

@@ -16,7 +16,8 @@ NO_PROSE_KINDS = frozenset(
     )
 )  # fmt: skip
 _NO_PROSE = re.compile(
-    r"acknowledge?ments?(?: and .*)?|funding(?: .*)?|(?:sources? of )?(?:funding|(?:financial )?support)|"
+    r"acknowledge?ments?(?: and .*)?|(?:sources? of )?(?:funding|(?:financial )?support)|role of (?:the )?funding .*|"
+    r"funding(?! (?:of|for|in) (?!this|our|the (?:present|study|work)))(?: .*)?|"  # "Funding of hospitals" is a subject
     r"(?:financial|grant|funding) (?:support|disclosures?|information|sources?)(?: .*)?|"
     r"authors?'?s? (?:contributions?|details|information|affiliations?|notes?|disclosures?.*|statement)|"
     r"contributors?|contributorship(?: statement)?|credit author.*|disclosures?(?: statement)?|"
@@ -24,13 +25,16 @@ _NO_PROSE = re.compile(
     r"(?:interests?|funding|authorship)|"
     r"(?:potential |possible )?(?:conflicts? of|competing(?: financial)?|conflicting) interests?(?: .*)?|"
     r"pre-?publication history|references|bibliography|literature cited|further reading|"
-    r"(?:electronic )?(?:supplement(?:ary|al)|supporting) (?:materials?|information|data|files?)(?: .*)?|supplements?|"
+    r"(?:electronic )?(?:supplement(?:ary|al)|supporting) (?:materials?|information|data|files?)(?: .*)?|"
     r"additional (?:files?|information)|data (?:availability|sharing|accessibility)(?: .*)?|"
-    r"availability of (?:supporting )?data(?: .*)?|peer[ -]review(?: .*)?|provenance and peer review|"
+    r"availability of (?:supporting )?data(?: .*)?|peer[ -]review(?! (?:of|for|in|as)\b)(?: .*)?|"
+    r"provenance and peer review|"
     r"publisher'?s? (?:note|disclaimer)|consent for publication|generative ai statement|orcid(?: .*)?"
 )
-# Said of every article with patients or animals; in the body it is a part of the methods.
-_NO_PROSE_BEHIND = re.compile(r"ethic(?:s|al)(?: .*)?|(?:informed )?consent(?: .*)?|institutional review.*")
+# In the body what is said of ethics and consent is a part of the methods, and supplements are what people take.
+_NO_PROSE_BEHIND = re.compile(
+    r"supplements?|ethic(?:s|al)(?: .*)?|(?:informed )?consent(?: .*)?|institutional review.*"
+)
 _STANDARD = re.compile(
     r"(?:abstract|summary|introduction|background|(?:materials?|patients|subjects)?(?: and )?methods|"
     r"(?:results(?: and )?)?(?:discussion)?|conclusions?|limitations|objectives?|aims?|case (?:report|presentation))"

@@ -18,13 +18,15 @@ _CITATION, _HELD = "\ue000", "\ue001"
 _WORDS = 12  # of a cited title or a caption, as in the paper's corpus
 _BACK_MATTER = re.compile(
     r"author'?s?'? (?:contributions?|details|information)|contributors?|contributions? of (?:the )?authors?"
-    r"|corresponding author|orcid(?: ids?)?|acknowledge?ments?|fund(?:ing|ers?)\b.*|role of the funding source"
+    r"|corresponding author|orcid(?: ids?)?|acknowledge?ments?|role of the funding source"
+    r"|funders?\b.*|funding(?! (?:of|for|in) (?!this|our|the (?:present|study|work)))\b.*"
     r"|(?:financial|grant|research) (?:support|disclosures?)\b.*|sources? of (?:funding|support)"
     r"|(?:conflicts?|declarations?|statements?|competing|disclosures?|duality) (?:of )?"
     r"(?:competing |conflicting |potential )?(?:financial |personal )?interests?\b.*|declarations?|disclosures?"
     r"|references?|bibliography|literature cited|pre-?publication history|publisher'?s? note|open access|copyright\b.*"
     r"|supp(?:lementa(?:ry|l)|orting) (?:material|information|data|files?|content)s?\b.*|additional information"
-    r"|data (?:availability|sharing)\b.*|availability of (?:supporting )?data\b.*|(?:provenance and )?peer review\b.*",
+    r"|data (?:availability|sharing)\b.*|availability of (?:supporting )?data\b.*|(?:provenance and )?peer review"
+    r"|peer review(?! (?:of|for|in|as)\b)\b.*",
     re.I,
 )
 _MAIN = re.compile(
