@@ -89,6 +89,7 @@ def test_where_sources_come_from(tmp_path, capsys):
         (("build", "recipe=gap_replay"), 2, "corpus.sources.guidelines.path=PATH"),
         (("build", "recipe=gap_repaly"), 2, "Did you mean 'gap_replay'"),
         (("build", "recipe=gap_replay", "--seed", "1"), 2, "--seed does not go with a recipe"),
+        (("build", "recipe=gap_replay", "~corpus.sources.guidelines"), 2, "corpus.sources.abstracts.path=PATH"),
         (("build", "recipe=gap_replay", "articles"), 2, "'articles' is not key=value"),
         (("build", "recipe=gap_replay", "corpus.sources.replay.knd=x"), 2, "kind"),
         (("build", "recipe=gap_replay", "corpus.filters.cutoff=soon"), 2, "no date"),

@@ -146,7 +146,7 @@ def _of_recipe(name: str, args: argparse.Namespace) -> tuple[list[Source], Setti
         if getattr(args, option):
             raise UsageError(f"--{option.replace('_', '-')} does not go with a recipe", do="give key=value instead")
     for word in args.input:
-        if "=" not in word:
+        if "=" not in word and not word.startswith("~"):
             raise UsageError(f"'{word}' is not key=value", do="a recipe's files: corpus.sources.NAME.path=PATH")
     recipe = absolute(compose(name, args.input).recipe)
     if not recipe.corpus.sources:
