@@ -34,6 +34,12 @@ class Decontamination:
             raise RecipeError(f"alignment is {self.alignment}", why="it must be above 0 and at most 1")
 
 
+NO_BENCHMARKS = (
+    "corpus.decontaminate.mode asks for documents that are clear of benchmarks, and no benchmark is given: state "
+    "corpus.decontaminate.benchmarks.NAME=FILE or score.paths.NAME=FILE, or mode=off"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
     """What counts as a duplicate, and by which means near ones are found.

@@ -118,6 +118,11 @@ def test_the_summary_adds_up():
         "medqa": {"removed": 100, "marked": 0},
         "pubmedqa": {"removed": 0, "marked": 100},
     }
+    assert found["warnings"] == []
+    rules = {"decontamination": {"mode": "mark"}, "benchmarks": {"medqa": "a", "mmlu": "b"}}
+    assert report.summary(Tally(), settings=rules)["decontamination"]["mmlu"] == {"removed": 0, "marked": 0}
+    without = report.summary(Tally(), settings={**rules, "benchmarks": {}})
+    assert "no benchmark is given" in without["warnings"][0] and without["warnings"][0] in report.page(without)
     assert found["bad_rows"] == {"rows": 100, "reasons": {"malformed XML": 100}}
     assert [rule["rule"] for rule in found["rules"]] == ["bad_row", "not_sampled", "language", "contaminated"]
     assert all(rule["meaning"] and rule["examples"] for rule in found["rules"])

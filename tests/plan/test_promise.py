@@ -146,7 +146,21 @@ def test_where_it_fails_faster_than_it_saves_it_is_refused(rate: str, do: str) -
 def test_a_rhythm_that_loses_is_warned_of() -> None:
     _, found = planned("cluster.failures_per_gpu_hour=0.002")
     assert any("train.save_every=500 loses" in line and "train.save_every=" in line for line in found.warnings)
-    assert planned()[1].warnings == ()
+    assert planned("score.paths.medqa4=medqa.jsonl")[1].warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ((), True),
+        (("score.paths.medqa4=medqa.jsonl",), False),
+        (("corpus.decontaminate.benchmarks.medqa=medqa.jsonl",), False),
+        (("corpus.decontaminate.mode=off",), False),
+        (("stages=[pretrain]",), False),
+    ],
+)
+def test_a_corpus_to_be_kept_clear_of_no_benchmark_is_warned_of(more: tuple[str, ...], warned: bool) -> None:
+    assert any("no benchmark is given" in line for line in planned(*more)[1].warnings) is warned
 
 
 def test_a_price_is_told_in_its_currency() -> None:

@@ -231,6 +231,8 @@ def _print_table(found: dict[str, Any]) -> None:
     if removed:
         print()
         _print_columns([("removed", "documents"), *((rule, f"{count:,}") for rule, count in removed.items())])
+    for warning in found.get("warnings", ()):
+        print(f"\nwarning: {warning}")
     print(f"\nabout {found['tokens_estimated']:,} tokens ({found['bytes_per_token']} bytes each)")
 
 

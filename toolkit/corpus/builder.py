@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import files
+from toolkit.cleaning import NO_BENCHMARKS
 from toolkit.corpus import gather, limits, pool, readers, sift, units, zlines
 from toolkit.corpus.sources import Settings, Source, check, work_folder
 from toolkit.corpus.tally import Tally
@@ -80,6 +81,8 @@ def build(
     if out.exists() and not (out.is_dir() and ((out / _MARK).exists() or not any(out.iterdir()))):
         raise DataError("would be replaced, and it is no corpus", where=out, do="choose another output folder")
     check(sources, out)
+    if settings.decontamination.mode != "off" and not settings.benchmarks:
+        print(f"warning: {NO_BENCHMARKS}", file=sys.stderr, flush=True)
     own = Path(work).absolute() if work is not None else work_folder(out)
     with _alone(own):
         for left in out.parent.glob(f".{escape(out.name)}.*"):  # of a build that was killed

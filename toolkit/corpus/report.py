@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import __version__, files
+from toolkit.cleaning import NO_BENCHMARKS
 from toolkit.corpus import licence, mend
 from toolkit.corpus.tally import Tally
 
@@ -55,6 +56,8 @@ def summary(tally: Tally, *, settings: Mapping[str, Any] | None = None, extra: M
     written by `BYTES_PER_TOKEN`.
     """
     removed, changed, marked = (tally.counted(name) for name in ("removed", "changed", "marked"))
+    contaminated, asked = tally.details.get("contaminated", {}), dict(settings or {})
+    looked = asked.get("decontamination", {}).get("mode", "off") != "off"
     return {
         "format": 1,
         "toolkit": __version__,
@@ -78,8 +81,8 @@ def summary(tally: Tally, *, settings: Mapping[str, Any] | None = None, extra: M
             if changed[rule]
         ],
         "decontamination": {
-            name: {"removed": tally.details.get("contaminated", {}).get(name, 0), "marked": marked[name]}
-            for name in sorted({*tally.details.get("contaminated", {}), *marked})
+            name: {"removed": contaminated.get(name, 0), "marked": marked[name]}
+            for name in sorted({*contaminated, *marked, *(asked.get("benchmarks", {}) if looked else ())})
         },
         "marked_examples": _shown(tally.examples.get("marked", [])),
         "bad_rows": {"rows": removed["bad_row"], "reasons": _most(tally.details.get("bad_row", Counter()))},
@@ -96,7 +99,8 @@ def summary(tally: Tally, *, settings: Mapping[str, Any] | None = None, extra: M
             }
             for name, each in sorted(tally.subsets.items())
         },
-        "settings": dict(settings or {}),
+        "warnings": [NO_BENCHMARKS] if looked and not asked.get("benchmarks") else [],
+        "settings": asked,
         **(extra or {}),
     }  # fmt: skip
 

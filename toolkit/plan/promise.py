@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit import flops
+from toolkit.cleaning import NO_BENCHMARKS
 from toolkit.errors import PlanRefused, RecipeError
 from toolkit.hardware import Gpu
 from toolkit.plan import cost, disk, goodput, limits, memory, parameters, setup, speed, trainings
@@ -298,6 +299,9 @@ def _warnings(recipe: Recipe, found: list[Training]) -> Iterator[str]:
                 f"a step and a save take {one.step.high + one.saving.write_s:,.0f} s, more than "
                 f"cluster.alive.signal_before_s={before}: what is trained since the last save is lost at the time limit"
             )
+    named = recipe.corpus.decontaminate.benchmarks or any(path != "world" for path in recipe.score.paths.values())
+    if "corpus" in recipe.stages and recipe.corpus.decontaminate.mode != "off" and not named:
+        yield NO_BENCHMARKS
     most, known = site.max_gpu_hours, [one for one in found if one.held is not None]
     high = sum(one.held.gpu_hours * one.step.high / one.step.seconds for one in known if one.held is not None)
     if most is not None and sum(one.held.gpu_hours for one in known if one.held) <= most < high:
