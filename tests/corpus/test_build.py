@@ -34,6 +34,16 @@ def nothing_left(out: Path) -> bool:
     return not out.exists() and not list(out.parent.glob(f"*{out.name}*"))
 
 
+@pytest.mark.parametrize("place", ["out", "work"])
+def test_a_place_that_cannot_be_written_is_said_before_the_work(jsonl, tmp_path, place):
+    path = jsonl({"text": "a text"})
+    source = Source(kind="jsonl", paths=(str(path),), subset="s")
+    folders = {"out": tmp_path / "out", "work": tmp_path / "work", place: path / "in a file" / "x"}
+    with pytest.raises(DataError, match="cannot be written. Not a directory"):
+        build(sources=[source], **folders)
+    assert not list((tmp_path / "work").glob("*")) and not (tmp_path / "out").exists()
+
+
 def test_documents_keep_their_fields_and_every_loss_is_counted(jsonl, tmp_path):
     path = jsonl(
         {"id": "a", "text": "Give 5 mg if glucose < 18 mg/dl [95% CI 1.2-3.4].", "title": "T", "year": 2020},

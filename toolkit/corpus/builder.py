@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import os
 import re
 import shutil
 import sys
@@ -84,6 +85,7 @@ def build(
     if settings.decontamination.mode != "off" and not settings.benchmarks:
         print(f"warning: {NO_BENCHMARKS}", file=sys.stderr, flush=True)
     own = Path(work).absolute() if work is not None else work_folder(out)
+    _writable(out.parent)
     with _alone(own):
         for left in out.parent.glob(f".{escape(out.name)}.*"):  # of a build that was killed
             if re.fullmatch(r"\d+\.(?:part|old)", left.name.removeprefix(f".{out.name}.")):
@@ -147,7 +149,7 @@ def prepare(sources: Sequence[Source], folder: Path, settings: Settings) -> list
 @contextlib.contextmanager
 def _alone(own: Path) -> Iterator[None]:
     """Hold the folder against other builds; the lock is the kernel's, so that one which dies leaves none behind."""
-    own.mkdir(parents=True, exist_ok=True)
+    _writable(own)
     with open(own / _LOCK, "w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,6 +160,17 @@ def _alone(own: Path) -> Iterator[None]:
                 return
             raise RunBusy("another build works here", where=own, do="wait for it or end it, then try again") from None
         yield
+
+
+def _writable(folder: Path) -> None:
+    """Make the folder if it is missing; said now, before the work is done that could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as err:
+        why = "it is no folder" if isinstance(err, FileExistsError) else str(err.strerror or err)
+        raise DataError("cannot be written", where=folder, why=why, do="choose another folder") from err
 
 
 def _clear(own: Path) -> None:
