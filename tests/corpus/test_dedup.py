@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.cleaning import Duplicates
-from toolkit.corpus import sketches, words
+from toolkit.corpus import papers, sketches, words
 from toolkit.corpus.dedup import REASONS, decide
-from toolkit.corpus.document import Document, Withdrawal
+from toolkit.corpus.document import Document, Withdrawal, bare_doi
 from toolkit.corpus.fingerprints import Collector
 from toolkit.errors import DataError, DiskFull, RecipeError
 
@@ -115,6 +115,14 @@ def test_withdrawn_up_to_a_version(tmp_path):
     verdicts = judged(tmp_path, units, withdrawals=gone)
     assert names(verdicts) == [["withdrawn", "", "withdrawn", "withdrawn"]]
     assert verdicts.winner(0, 0) is None
+
+
+@pytest.mark.parametrize(
+    "written", ["10.1/X", " 10.1/X ", "https://doi.org/10.1/X", "http://dx.doi.org/10.1/X", "doi: 10.1/X", "DOI:10.1/X"]
+)
+def test_a_doi_is_the_same_however_it_is_written(written):
+    assert bare_doi(written) == "10.1/X" == papers.ids_of({"DOI": written})["doi"]
+    assert bare_doi("doi:none") == "doi:none"
 
 
 def test_retracted_in_every_version_and_source(tmp_path):

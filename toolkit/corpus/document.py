@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_BEFORE_DOI = re.compile(r"(?:https?://(?:dx\.|www\.)?doi\.org/|doi:\s*)+(?=10\.)", re.I)
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -100,6 +101,11 @@ def tidy(text: str) -> str:
 def has_lone_surrogate(text: str) -> bool:
     """True for text that no UTF-8 file can hold."""
     return bool(_LONE_SURROGATE.search(text))
+
+
+def bare_doi(value: str) -> str:
+    """A DOI without the address or the `doi:` that some write before it, so that it is the same in all sources."""
+    return _BEFORE_DOI.sub("", value.strip())
 
 
 def content_id(text: str) -> str:

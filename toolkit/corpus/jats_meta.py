@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from toolkit.corpus import licence
+from toolkit.corpus.document import bare_doi
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -85,7 +86,7 @@ def _ids(elements: list[_Element]) -> dict[str, str]:
         if kind in ("pmc", "pmcid") and (number := re.search(r"\d+", value)):
             found["pmc"] = f"PMC{number[0]}"
         elif kind in ("pmid", "doi") and value:
-            found[kind] = value
+            found[kind] = bare_doi(value)
     return found
 
 

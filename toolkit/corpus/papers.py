@@ -20,7 +20,7 @@ from typing import Any
 
 from toolkit import files
 from toolkit.corpus import lines, pubmed_xml
-from toolkit.corpus.document import BadRow
+from toolkit.corpus.document import BadRow, bare_doi
 from toolkit.errors import DataError, DiskFull
 from toolkit.progress import progress
 
@@ -127,7 +127,7 @@ def ids_of(external: object) -> dict[str, str]:
         elif name == "pubmedcentral" and value.upper().removeprefix("PMC").isdigit():
             found["pmc"] = "PMC" + value.upper().removeprefix("PMC")
         elif name == "doi":
-            found["doi"] = value
+            found["doi"] = bare_doi(value)
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.corpus import licence, upsample
-from toolkit.corpus.document import BadRow, Document, Left, Withdrawal
+from toolkit.corpus.document import BadRow, Document, Left, Withdrawal, bare_doi
 from toolkit.corpus.inputs import DamagedStream, chunks
 from toolkit.errors import DataError, MissingPackage
 
@@ -262,10 +262,10 @@ def _ids(element: _Element, article: _Element) -> dict[str, str]:
             if kind == "pmc" and (number := re.search(r"\d+", value)):
                 found["pmc"] = f"PMC{number[0]}"
             elif kind == "doi" and value:
-                found["doi"] = value
+                found["doi"] = bare_doi(value)
     for entry in article.iterfind("ELocationID"):
         if entry.get("EIdType") == "doi" and entry.get("ValidYN") != "N" and _line(entry):
-            found.setdefault("doi", _line(entry))
+            found.setdefault("doi", bare_doi(_line(entry)))
     return found
 
 
