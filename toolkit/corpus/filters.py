@@ -13,7 +13,22 @@ from toolkit.cleaning import Filters, Language, Length, Repetition
 from toolkit.corpus import language, licence, repetition
 from toolkit.corpus.document import Document
 
-_DATED = re.compile(r"(\d{4})(?:[-/](\d\d?)(?![\d])(?:[-/](\d\d?)(?!\d))?)?")
+_DATED = re.compile(r"(\d{4})(?!\d)(?:[-/](\d\d?)(?![\d])(?:[-/](\d\d?)(?!\d))?)?|(\d{4})(\d\d)(\d\d)(?!\d)")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NAMED = (
+    r"(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+_DAY, _FOUR = r"(\d\d?)(?:st|nd|rd|th)?", r"((?:19|20)\d\d)(?!\d)"
+# Year, month and day in each: 2023 Sep 1, September 1, 2023, 1st Sep 2023.
+_WRITTEN = tuple(
+    (re.compile(pattern, re.I), order)
+    for pattern, order in (
+        (rf"\b{_FOUR}[\s-]+{_NAMED}\b\.?(?:[\s-]+{_DAY}\b)?", (1, 2, 3)),
+        (rf"(?:\b{_DAY}[\s.-]+(?:of\s+)?)?\b{_NAMED}\b[\s.,-]+{_FOUR}", (3, 2, 1)),
+        (rf"\b{_NAMED}\b[\s.]+{_DAY}[\s,]+{_FOUR}", (3, 1, 2)),
+    )
+)
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _WORD_LIKE = re.compile(r"\S+")
 _EXCERPT = 300
@@ -54,14 +69,24 @@ def is_after(date: str, cutoff: str) -> bool:
 
 
 def precise(date: str) -> str:
-    """A stated date as YYYY, YYYY-MM or YYYY-MM-DD, "" without a year: "2023-9-1T12:00Z" and "1 Sep 2023" are two."""
-    if found := _DATED.match(date):
-        year, month, day = found[1], int(found[2] or 0), int(found[3] or 0)
-        if not 1 <= month <= 12:
-            return year
-        return f"{year}-{month:02d}-{day:02d}" if 1 <= day <= 31 else f"{year}-{month:02d}"
+    """A stated date as YYYY, YYYY-MM or YYYY-MM-DD, "" without a year: "2023-9-1T12:00Z" and "1 Sep 2023" are one."""
+    plain = _DATED.match(date)
+    if plain and (plain[2] or plain[4] or plain.end() == len(date)):
+        year, month, day = (plain[1], plain[2], plain[3]) if plain[1] else (plain[4], plain[5], plain[6])
+        return _iso(year, int(month or 0), int(day or 0))
+    for pattern, (y, m, d) in _WRITTEN:
+        if found := pattern.search(date):
+            return _iso(found[y], _MONTHS.index(found[m][:3].lower()) + 1, int(found[d] or 0))
+    if plain:
+        return plain[1]
     found = _YEAR.search(date)
     return found[0] if found else ""
+
+
+def _iso(year: str, month: int, day: int) -> str:
+    if not 1 <= month <= 12:
+        return year
+    return f"{year}-{month:02d}-{day:02d}" if 1 <= day <= 31 else f"{year}-{month:02d}"
 
 
 def _licence(doc: Document, allow: tuple[str, ...]) -> Removed | None:
