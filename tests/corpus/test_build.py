@@ -44,6 +44,15 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(jsonl, tmp_path,
     assert not list((tmp_path / "work").glob("*")) and not (tmp_path / "out").exists()
 
 
+def test_lists_that_a_killed_build_was_writing_go_with_its_work(jsonl, tmp_path):
+    work = tmp_path / "out.work"
+    work.mkdir()
+    for name in (".inputs.jsonl.1.part", ".inputs.jsonl.names.1.part", "inputs.jsonl.names"):
+        (work / name).write_text("[")
+    make(jsonl({"text": "a text"}, {"text": "another"}), out=tmp_path / "out")
+    assert not work.exists()
+
+
 def test_documents_keep_their_fields_and_every_loss_is_counted(jsonl, tmp_path):
     path = jsonl(
         {"id": "a", "text": "Give 5 mg if glucose < 18 mg/dl [95% CI 1.2-3.4].", "title": "T", "year": 2020},

@@ -177,8 +177,9 @@ def _clear(own: Path) -> None:
     """Remove what a build keeps in its folder, and the folder when it held nothing else."""
     for name in (UNITS, PREPARED, _DUPLICATES):
         shutil.rmtree(own / name, ignore_errors=True)
-    for name in (_INPUTS, _LOCK):
-        (own / name).unlink(missing_ok=True)
+    lists = [*own.glob(f"{_INPUTS}.names"), *own.glob(f".{_INPUTS}*.part")]  # of a build killed while it wrote them
+    for path in (own / _INPUTS, own / _LOCK, *lists):
+        path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         own.rmdir()
 
