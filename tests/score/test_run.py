@@ -82,7 +82,7 @@ def test_shots_seeds_and_modes(llama: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_megatron_checkpoint_is_exported_first(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    from toolkit import checkpoint
+    from toolkit import checkpoint, tokenizer
 
     rows = write_rows(tmp_path / "rows.jsonl", ROWS)
     checkpoint.import_hf(llama, tmp_path / "step=9", progress=False)
@@ -99,6 +99,11 @@ def test_a_megatron_checkpoint_is_exported_first(llama: Path, tmp_path: Path, ca
     assert run(*base, *given) == 0
     assert json.loads(capsys.readouterr().out)[0]["model_calls"] == 0
     assert (made / "config.json").stat().st_mtime_ns == before
+    longer = tokenizer.extend(llama, tmp_path / "longer", ["[new]"])
+    checkpoint.import_hf(llama, tmp_path / "step=19", vocab_size=longer.vocab_size, progress=False)
+    trained = ("--model", tmp_path / "step=19", "--config", llama, "--tokenizer", tmp_path / "longer")
+    assert run(*base, *trained, "-o", tmp_path / "out") == 0, "the base's config knows of one token less"
+    assert json.loads(capsys.readouterr().out)[0]["accuracy"] == same["accuracy"]
     (tmp_path / "step=9-unfinished").touch()
     assert run(*base, *given) == 1
     assert "the checkpoint is not complete" in capsys.readouterr().err

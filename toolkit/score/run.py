@@ -89,7 +89,7 @@ def _cache(args: argparse.Namespace) -> Path:
 
 def _engine(args: argparse.Namespace) -> Engine:
     """The engine that is asked for; a Megatron checkpoint becomes an HF folder in the cache first."""
-    from toolkit import checkpoint, scoring
+    from toolkit import checkpoint, scoring, tokenizer
 
     kind = args.engine or ("server" if args.url else "transformers")
     options = {"engine": kind, "name": args.name, "batch_tokens": args.batch_tokens}
@@ -105,7 +105,9 @@ def _engine(args: argparse.Namespace) -> Engine:
         name = model.resolve().name if step is None else f"step={step}"
         hf = _cache(args) / "models" / f"{name}-{stamp}"
         if not hf.is_dir():
-            checkpoint.export_hf(model, hf, config=args.config, tokenizer=args.tokenizer)
+            # The tokens that its training added are in its tokenizer, and the base's config may not know of them.
+            tokens = tokenizer.load(args.tokenizer).vocab_size if args.tokenizer is not None else None
+            checkpoint.export_hf(model, hf, config=args.config, tokenizer=args.tokenizer, vocab_size=tokens)
         options["name"] = args.name or name
         return scoring.engines.load(hf, url=args.url, **options)
     for what in ("tokenizer", "config"):
