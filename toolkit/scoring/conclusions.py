@@ -80,7 +80,7 @@ def listing(text: str, space: Space) -> bool:
     return len(inline) > 2 and inline[:3] == list(space.letters[:3])
 
 
-_INLINE = re.compile(r"\s\(?([A-J])[).:]?(?=\s)")
+_INLINE = re.compile(r"\s\(?([A-J])[).:]?(?=\s)(?!\s+(?:is|was|are|were|would|can|cannot|could|does)\b)")
 
 
 @functools.lru_cache(maxsize=64)
@@ -97,6 +97,7 @@ def _denied(letters: str) -> re.Pattern[str]:
     """Labels that are said not to be it: "not A or C", "rule out A, B and D"."""
     label = rf"(?:option |answer )?\(?[{letters}]\)?(?![\w'])"
     words = r"not|n't|rul(?:e|es|ed|ing) out|eliminat\w+|exclud\w+|except|neither|incorrect \w+ (?:is|are)"
+    words += r"|(?:can't|cannot|can not|isn't|won't|couldn't) be"
     more = rf"(?:(?:,\s*(?:and |or )?|\s+(?:and|or|nor)\s+){label})*"
     return re.compile(rf"(?i:\b(?:{words})):?\s+(?:options? |answers? )?{label}{more}")
 
@@ -163,17 +164,25 @@ def _whole(text: str, lines: Sequence[str], space: Space) -> Found | None:
         rest = {f" {' '.join(option_text.words(line))} " for line in lines[1:]}
         return (None, "options only listed") if rest & (set(texts) - {own}) else (texts.index(own), "text")
     low = first.lower()
-    if len(lines) > 1 or len(first.split()) > 40 or _REFUSAL.search(low) or IF.search(low):
+    if len(lines) > 1 or len(first.split()) > 40 or IF.search(low):
+        return None
+    if _REFUSAL.search(low) and not any(_REFUSAL.search(text) for text in texts):
         return None
     spot = target(first, 0, space)
     if spot is None or not isinstance(spot[0], int) or spot[2] not in ("text", "number"):
         return None
     first = _NUMBERED.sub("", first)
-    if spot[2] == "text" and option_text.words(first)[0] not in texts[spot[0]].split():
+    mine = option_text.words(first)
+    if spot[2] == "text" and mine[0] not in texts[spot[0]].split() and len(mine) > len(texts[spot[0]].split()):
         return None  # it is somewhere in the sentence, which is for `_lone` to judge
-    return (spot[0], "text") if len(option_text.named(ASIDE.split(first)[0], texts)) <= 1 else None
+    others = [i for i in option_text.named(_CONTRAST.split(ASIDE.split(first)[0])[0], texts) if i != spot[0]]
+    if others and spot[2] == "text":
+        said = _REASON.split(first)[0]
+        others = [] if said != first and option_text.meant(said, texts) == spot[0] else others
+    return (spot[0], "text") if not others else None
 
 
+_REASON = re.compile(r"[,;:.]?\s+(?:because|since|as|due to|given that)\b")  # the answer stands before it
 _NUMBERED = re.compile(r"^\W*\d{1,2}[.):]\s+(?=\w)")
 
 
@@ -191,14 +200,15 @@ def _last_line(lines: Sequence[str], space: Space) -> Found | None:
         return None
     if rest and not (space.options and option_text.meant(rest, space.texts()) == spot[0]):
         return None
-    if rest and len(line_labels("\n".join(lines[:-1]))) > 1:
-        return None  # the last of a list
+    before = [letter for _, _, letter in line_labels("\n".join(lines[:-1]))]
+    if rest and (len(before) > 1 or before == list(space.letters[: int(spot[0])])):
+        return None if before else (int(spot[0]), "line")  # the last of a list
     return int(spot[0]), "line"
 
 
 _BEST = re.compile(
     r"(?:best|most (?:likely|appropriate|probable|suitable|consistent|accurate)|correct|preferred|first-line|"
-    r"of choice|recommended|safest|"
+    r"of choice|recommended|safest|causative|responsible|"
     r"next step|diagnosis|underlying cause|likely cause)\b[^.\n?;]{0,120}?\b(?:is|would be|should be|must be|was|are|"
     r"be)"
     r"(?:\s+(?:likely|probably|therefore|thus|most likely|to))*:?\s+"
@@ -237,6 +247,9 @@ def _last_words(parts: Sequence[str], space: Space) -> Found | None:
         part = ASIDE.split(part)[0]
         labels = _labels(part, space)
         if len(labels) > 1:
+            then = _THEN.split(part)
+            labels = _labels(then[-1], space) if len(then) > 1 else labels
+        if len(labels) > 1:
             return None, "two answers"
         if labels and not _DENIED_LABEL.search(_denied(space.letters).sub(" ", part).lower()):
             return space.letters.index(labels[0]), "conclusion"
@@ -249,13 +262,22 @@ def _last_words(parts: Sequence[str], space: Space) -> Found | None:
 _SPOKEN = re.compile(r"\b(yes|maybe)\b|(?:,|is|:)\s*(no)\b(?=\W*$|[.,])")
 
 
+_THEN = re.compile(r"\b(?:[Ss]o|[Tt]herefore|[Tt]hus|[Hh]ence|leav(?:es|ing))\b")
+
+
 def _text_in(part: str, space: Space) -> int | None:
     """The one option that a sentence names by its text and does not deny."""
     if not space.options:
         return None
     part = ASIDE.split(part)[0]
-    named = option_text.named(part, space.texts())
-    return named[0] if len(named) == 1 and not _DENIES.search(part.lower()) else None
+    found = option_text.named(part, space.texts())
+    index = found[0] if len(found) == 1 else None if found else option_text.near(part, space.texts())
+    if index is None:
+        return None
+    own, said = space.texts()[index], part.lower()
+    if _DENIES.search(own):  # an option that is itself a denial: no change
+        said = f" {' '.join(option_text.words(part))} ".replace(own, " ")
+    return None if _DENIES.search(said) else index
 
 
 def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
@@ -263,7 +285,7 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
     low = text.lower()
     short = len(text.split()) < 60 and not low.rstrip().endswith("?")
     if space.words:
-        seen = {match for match in re.findall(r"\b(?:yes|maybe)\b", low)}
+        seen = {match for match in re.findall(r"\b(?:yes|maybe)\b|\b(?<!with )no(?=[\s\"']*(?:[.,;!]|$))", low)}
         return (space.words[seen.pop()], "text") if short and len(seen) == 1 else None
     if len(parts) == 1 and IF.search(low):
         return None
@@ -278,6 +300,7 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
     if index is not None:
         said = f" {' '.join(option_text.words(last[0]))} "
         own = space.texts()[index]
-        if _NEAR.search(said) or f" is{own}" in said or (short and len(own.split()) > 1):
+        brief = len(said.split()) <= 5 and len(parts) == 1
+        if _NEAR.search(said) or f" is{own}" in said or brief or (short and len(own.split()) > 1):
             return index, "text"
     return None

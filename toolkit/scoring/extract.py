@@ -148,7 +148,7 @@ def _ended(text: str, space: Space) -> int | None:
     return None if len(text) > len(tail) - 1 and breaks(text) else index
 
 
-_BEGUN = re.compile(r"[\s#>*\d.)-]{0,40}(?:\w+ )?(?:Question|QUESTION|Problem|Q)\b\s*\d*\s*[:.\n]")
+_BEGUN = re.compile(r"[\s#>*\d.)-]{0,40}(?:\w+ )?(?:Question|QUESTION|Problem|Q)\b\s*\d*\s*[:.\n](?!\s*\(?[A-Ja-j]\)?[.)]?\s*(?:\n|$))")
 
 
 def _repeats(text: str, question: str, least: float) -> bool:

@@ -40,26 +40,31 @@ _OPEN = ("<think>", "<thinking>", "<unused94>", "◁think▷", "<|begin_of_thoug
 _OPEN += ("<thought>", "<scratchpad>")
 _STOP = re.compile(
     r"<\|(?:im_end|eot_id|end_of_text|endoftext|end|eom_id|im_start|start_header_id|user|return)\|>"
-    r"|</s>|<end_of_turn>|<start_of_turn>user|\[INST\]|<\|end▁of▁sentence\|>|<｜end▁of▁sentence｜>",
+    r"|</s>|<end_of_turn>|<start_of_turn>user|\[/?INST\]|<\|end▁of▁sentence\|>|<｜end▁of▁sentence｜>",
 )
 _LEAD = re.compile(
     r"\s*(?:<\|[a-z_]+\|>\s*(?:assistant|answer|final)?|<s>|\[/INST\]|<start_of_turn>\s*model|(?:assistant|AI|bot|"
     r"Response)\s*:)\s*",
     re.IGNORECASE,
 )
-_TAGGED = re.compile(r"<\s*(?:final[_ ]?)?(?:answer|choice|option|ans)\s*>", re.IGNORECASE)
+_PROMPT = re.compile(r"\s*(?:<s>\s*)?\[INST\].*?\[/INST\]", re.DOTALL)  # repeated before the answer
+_TAGGED = re.compile(
+    r"[<\[]\s*(?:final[_ ]?)?(?:answer|choice|option|ans|letter|final|response|prediction|output)\s*[>\]]", re.IGNORECASE
+)
 _LETTER_TAG = re.compile(r"<([A-J])>")
-_TAG = re.compile(r"</?[a-zA-Z_][\w-]{0,20}\s*/?>")
+_TAG = re.compile(r"</?[a-zA-Z_][\w-]{0,20}\s*/?>|\[/[a-zA-Z_]{1,20}\]")
 _LATEX_TEXT = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathsf|mathit|mbox|bf|rm|textsf|texttt|fbox)\s*\{([^{}]*)\}"
 )
+_STRUCK = re.compile(r"~~[^~\n]{1,200}~~")
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}|\\boxed\s+(\w)")
 _LATEX_REST = re.compile(r"\\[()\[\]]|\$")
 
 # Each begins with a literal character, which keeps the search fast.
 _WORD = r"(?:(?:[Nn]ext|[Nn]ew|[Mm]edical|[Ss]ample|[Pp]ractice|[Aa]nother|[Ee]xample|[Tt]est|[Ff]ollow-up)\s+)?"
 _ASKS = (
-    rf"[ \t>#\d.)-]*{_WORD}(?:QUESTION|Question|question|Problem|PROBLEM|Example)\s*(?:#?\s*\d+)?\s*(?::|\.?\s*\n)"
+    rf"[ \t>#\d.)-]*{_WORD}(?:QUESTION|Question|question|Problem|PROBLEM|Example)\s*(?:#?\s*\d+)?\s*"
+    r"(?::(?!\s*\(?[A-Ja-j]\)?[.)]?\s*(?:\n|$))|\.?\s*\n)"
     r"|[ \t]*Q\s*\d*\s*[:.)](?!\s*[A-Ja-j]\b)"
 )
 _PART = r"[ \t]*(?:Context|Abstract|Instructions?|User|Human|Input|Passage)\s*:"
@@ -86,6 +91,8 @@ def plain(text: str) -> tuple[str, str]:
         text, why = _unwrapped(text)
         if why:
             return "", why
+    if "~~" in text:
+        text = _STRUCK.sub("", text)
     if "*" in text:
         text = text.replace("*", "")
     if "`" in text:
@@ -106,6 +113,8 @@ def _unwrapped(text: str) -> tuple[str, str]:
             return "", "nothing after the thought"
     elif any(mark in low for mark in _OPEN):
         return "", "cut short within the thought"
+    if prompt := _PROMPT.match(text):
+        text = text[prompt.end() :]
     while lead := _LEAD.match(text):
         text = text[lead.end() :]
     stop = _STOP.search(text)
@@ -113,7 +122,7 @@ def _unwrapped(text: str) -> tuple[str, str]:
         text = text[: stop.start()]
     text = _TAGGED.sub("\nFinal answer: ", text)
     text = _LETTER_TAG.sub(lambda match: match[0] if f"</{match[1]}>" in text else match[1], text)
-    return _TAG.sub(lambda match: "\n" if match[0].lower() in ("<br>", "<br/>", "</p>", "</answer>") else "", text), ""
+    return _TAG.sub(lambda match: "\n" if match[0].lower() in ("<br>", "<br/>", "</p>", "</answer>", "[/answer]", "</letter>") else "", text), ""
 
 
 def _without_latex(text: str) -> str:
