@@ -88,7 +88,7 @@ def _label(letters: str) -> re.Pattern[str]:
     """Labels as they are marked in prose: option B, (B), B), B. and B at the end."""
     return re.compile(
         rf"(?:(?i:option|choice|answer)\s+[(\"']?|(?<!\w)\()([{letters}])(?![\w'])\)?"
-        rf"|(?<![\w.'-])([{letters}])(?:[).:](?=\s|$)|(?=\s*$))"
+        rf"|(?<![\w.'-])([{letters}])(?:[).:,;](?=\s|$)|(?=\s*$))"
     )
 
 
@@ -126,7 +126,7 @@ def conclusion(text: str, low: str, space: Space, apart: Callable[[int, int], bo
     found = _whole(text, lines, space) or _last_line(lines, space) or verdict(text, low, space)
     if found:
         return found
-    if any(word in low for word in _REFUSES) and _REFUSAL.search(low):
+    if any(word in low for word in _REFUSES) and _REFUSAL.search(low) and not _names_refusal(text, space):
         return None, "refusal"
     parts = _sentences(text.strip())
     found = _best(text, low, space, apart) or _last_words(parts, space)
@@ -137,6 +137,13 @@ def conclusion(text: str, low: str, space: Space, apart: Callable[[int, int], bo
     if not _FULL.search(text[-40:]) and len(parts) > 1:
         return None, "cut short"
     return _lone(text, parts, space) or (None, "none")
+
+
+def _names_refusal(text: str, space: Space) -> bool:
+    """Whether it is an option's text that sounds like a refusal: "cannot be determined"."""
+    texts = space.texts() if space.options else []
+    own = [i for i, option in enumerate(texts) if _REFUSAL.search(option)]
+    return bool(own) and any(i in own for i in option_text.named(text, texts))
 
 
 def _sentences(text: str) -> list[str]:
@@ -176,6 +183,7 @@ def _whole(text: str, lines: Sequence[str], space: Space) -> Found | None:
     if spot[2] == "text" and mine[0] not in texts[spot[0]].split() and len(mine) > len(texts[spot[0]].split()):
         return None  # it is somewhere in the sentence, which is for `_lone` to judge
     others = [i for i in option_text.named(_CONTRAST.split(ASIDE.split(first)[0])[0], texts) if i != spot[0]]
+    others = [i for i in others if spot[2] != "text" or texts[i] not in texts[spot[0]]]
     if others and spot[2] == "text":
         said = _REASON.split(first)[0]
         others = [] if said != first and option_text.meant(said, texts) == spot[0] else others
@@ -280,6 +288,10 @@ def _text_in(part: str, space: Space) -> int | None:
     return None if _DENIES.search(said) else index
 
 
+_WHICH = re.compile(r"\b(?:is|be|pick|choose|select|prefer|say|favou?r|with|for)\s+the (former|latter)\b")
+_COUNTED = re.compile(r" (?:option|choice|number|statement|answer) ")
+
+
 def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
     """The only label in a short text, or the only option that its last sentence names."""
     low = text.lower()
@@ -292,7 +304,8 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
     if short:
         labels = _labels(_REST.sub(" ", text), space)
         if len(labels) > 1:
-            return None, "two answers"
+            which = _WHICH.search(low) if len(labels) == 2 else None
+            return (space.letters.index(labels[which[1] == "latter"]), "text") if which else (None, "two answers")
         if labels and not _DENIED_LABEL.search(_denied(space.letters).sub(" ", _REST.sub(" ", text)).lower()):
             return space.letters.index(labels[0]), "text"
     last = [part for part in parts[-2:] if not _CONTRAST.search(part)][-1:]
@@ -300,7 +313,7 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
     if index is not None:
         said = f" {' '.join(option_text.words(last[0]))} "
         own = space.texts()[index]
-        brief = len(said.split()) <= 5 and len(parts) == 1
+        brief = len(said.split()) <= 5 and len(parts) == 1 and not (own.strip().isdigit() and _COUNTED.search(said))
         if _NEAR.search(said) or f" is{own}" in said or brief or (short and len(own.split()) > 1):
             return index, "text"
     return None

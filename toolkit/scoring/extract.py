@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from toolkit.scoring import option_text
 from toolkit.scoring.conclusions import IF, conclusion, listing
-from toolkit.scoring.follows import OUTSIDE, SEVERAL, Space, target
+from toolkit.scoring.follows import OUTSIDE, SEVERAL, Space, combined, target
+from toolkit.scoring.items import LETTERS
 from toolkit.scoring.plain import breaks, plain
 from toolkit.scoring.statements import foreign, lower, speaks_foreign, statements
-from toolkit.scoring.verdicts import Found, line_labels, turn, verdict
+from toolkit.scoring.verdicts import Found, line_labels, marked, turn, verdict
 
 WORDS = ("yes", "no", "maybe")
 
@@ -61,6 +62,8 @@ def extract(text: str, *, labels: Sequence[str], options: Sequence[str] = (), qu
     if ended is not None:
         return Answer(label=labels[ended], how="statement")
     found = _found(clean, space, question)
+    if found[0] is None and space.words and not space.letters and len(clean.split()) <= 12:
+        found = _found(clean, _lettered(len(labels)), question)  # the words' letters in the usual list: (A) yes (B) no
     if isinstance(found[0], int):
         return Answer(label=labels[found[0]], how=found[1])
     return Answer(label=None, why=found[1])
@@ -87,7 +90,12 @@ def vote(answers: Sequence[Answer]) -> Vote:
 def _space(labels: tuple[str, ...], options: tuple[str, ...]) -> Space:
     letters = "".join(labels) if all(len(label) == 1 for label in labels) else ""
     words = _words(labels) or _words(options)
-    return Space(letters=letters, options=() if words else options, words=words)
+    return Space(letters=letters, options=() if words else options, words=words, combined=combined(letters, options))
+
+
+@functools.lru_cache(maxsize=8)
+def _lettered(n: int) -> Space:
+    return Space(letters=LETTERS[:n], options=())
 
 
 def _words(texts: Sequence[str]) -> dict[str, int]:
@@ -186,7 +194,8 @@ def _strong(text: str, low: str, space: Space) -> Found | None:
     if not said and speaks_foreign(low):
         said = foreign(text, low, space)
     if not said:
-        return _start(text, low, space)
+        right = marked(text, low, space)
+        return _start(text, low, space) if right is None else (right, "verdict")
     last = said[-1]
     for one in said[:-1]:
         if one.answer != last.answer and one.cue == last.cue and _run_through(low[one.end : last.start]):
@@ -215,6 +224,7 @@ def _apart(low: str, start: int, end: int, loose: bool, marked: bool) -> bool:
 
 
 _CHOOSES = re.compile(r"[^\w\n]*(?:so|but|since|however|therefore|thus|hence|yet|though|although|given|as)\b")
+_SO = re.compile(r"\b(?:so|therefore|thus|hence),?\s+(?:(?:it|this|that)(?:'s| is| must be)\s+)?")
 _RULED_OUT = re.compile(r"[^.\n]*\b(?:ruled out|incorrect|wrong|excluded|eliminated|not|cannot|unlikely)\b")
 
 
@@ -222,6 +232,9 @@ def _chosen(text: str, low: str, at: int, space: Space) -> Found:
     """Of several answers the one that the text goes on to choose: "A or D; since it is systolic, D"."""
     rest, after = text[at:], low[at:]
     found = verdict(rest, after, space)
+    then = [*_SO.finditer(after)][-1:] if found is None else []
+    if then and (spot := target(rest, then[0].end(), space, bare=True)) and isinstance(spot[0], int):
+        return spot[0], "statement"
     if found is None and _CHOOSES.match(after):
         found = _weak(rest, after, space)
     return found if found and found[0] is not None else (None, "two answers")
@@ -257,6 +270,8 @@ def _turned(text: str, low: str, at: int, space: Space) -> Found | None:
     instead = _INSTEAD.search(low)
     spot = target(rest, instead.end(), space) if instead else None
     for label in _LABEL.finditer(rest, 0, 60) if spot is None else ():
+        if _RULED_OUT.match(low, label.end()):
+            continue
         spot = spot or target(rest, label.start(), space, bare=True)
     return (spot[0], "verdict") if spot and isinstance(spot[0], int) else None
 
@@ -294,6 +309,9 @@ def _start(text: str, low: str, space: Space) -> Found | None:
         return (int(answer), "start") if _WORD_ENDS.match(low, end) else None
     if _SAID_OF_IT.match(low, end) or listing(text, space):
         return None
+    turned = _turned(text, low, end, space)
+    if turned is not None and turned[0] is not None:
+        return turned
     if len({letter for _, _, letter in line_labels(text)}) > 1:
         found = verdict(text, low, space)  # it may go through the options in an order of its own
         if found and found[0] is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from toolkit.scoring import option_text
@@ -27,10 +28,30 @@ class Space:
     words: dict[str, int] = field(default_factory=dict)
     prepared: list[str] = field(default_factory=list)
 
+    combined: dict[frozenset[str], int] = field(default_factory=dict)
+    """Options that are several others together ("Both A and C"): the letters of these, and its index."""
+
     def texts(self) -> list[str]:
         if not self.prepared:
             self.prepared.extend(option_text.prepared(self.options))
         return self.prepared
+
+
+_COMBINED = re.compile(
+    r"(?i:both |options? |statements? |choices? )*[\"'(]*([A-J])[\"')]*(?:(?:,| and|, and| &|/| \+)\s*[\"'(]*[A-J][\"')]*)+"
+    r"(?: only| are (?:correct|true|right)| both| together)*\W*"
+)
+
+
+def combined(letters: str, options: Sequence[str]) -> dict[frozenset[str], int]:
+    """By the letters that they name, the options that stand for several others."""
+    found = {}
+    for i, option in enumerate(options if letters else ()):
+        if _COMBINED.fullmatch(option.strip()):
+            named = frozenset(re.findall(r"\b[A-J]\b", option))
+            if len(named) > 1 and named <= set(letters):
+                found[named] = i
+    return found
 
 
 EPITHET = re.compile(
@@ -44,7 +65,7 @@ _NOUNS = re.compile(
     r"streptococc\w+|hepatitis|chain|"
     r"complement|strain|toxin)\b"
 )
-_CLEAN_END = re.compile(r"\s*(?:$|\n|[)\]}>\"'.:,;!/|&+]|\(|\\|[–—-](?:\s|$))")
+_CLEAN_END = re.compile(r"(?:(?<=([A-J]))\s+\1(?!\w))*\s*(?:$|\n|[)\]}>\"'.:,;!/|&+]|\(|\\|[–—-](?:\s|$))")
 _ON = re.compile(
     r"\s+(?:because|since|as|due|for|which|and|or|but|is|with|based|given|in|on|not|rather|however|this|the|would|"
     r"here|also|instead|if|it|by|so|if|when)\b"
@@ -61,7 +82,7 @@ def _letter(letters: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[
     lead = rf"{mark}(?:(?i:{named})\s*[:.\"'(\[{{#]{{0,6}}\s*)?"
     number = r"(?:Q?\d{1,2}[.):]\s+(?=[(\"\[]*[A-Z](?:[).:]|\s*(?:\n|$))))?"
     low = letters.lower()
-    closed = r"(?=\s*[)\]\"'}:;>]|\s*[.,]?\s*(?:\n|$)|[.,]\s)"
+    closed = r"(?=\s*[)\]\"'}:;>]|\s*[.,]?\s*(?:\n|$)|[.,]\s|\s+(?:because|since)\b)"
     first = rf"{lead}{number}(?:([{upper}])\1*|([{low}])\2*{closed})(?!\w)(?!-\w)(?!'[a-zA-Z])"
     verbs = (
         "is|are|was|were|would|can|could|cannot|does|do|has|have|may|might|should|being|describes?|represents?|refers?"
@@ -88,7 +109,7 @@ def _letter(letters: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[
 
 _WORD = re.compile(
     r"[\s\"'(\[{<_:>=.#–—-]*(?:(?i:option|choice|answer)\s*[:(]*\s*)?(?:\(?[A-Ea-e1-3][).:]\s*[(\"'\[]*)?"
-    r"(?i:(yes|no|maybe)(?:\1)*\b|(uncertain|unclear|inconclusive|possibly|perhaps|affirmative|negative|"
+    r"(?i:(yes|no|maybe)(?:\1)*\b|(yep|yeah|yup|nope|nah|uncertain|unclear|inconclusive|possibly|perhaps|affirmative|negative|"
     r"undetermined)\b(?=\W*(?:\n|$|\.)))"
 )
 _WORD_JOINT = re.compile(
@@ -98,6 +119,7 @@ _WORD_JOINT = re.compile(
 )
 _LIKE = {"uncertain": "maybe", "unclear": "maybe", "inconclusive": "maybe", "possibly": "maybe", "perhaps": "maybe"}
 _LIKE |= {"undetermined": "maybe", "affirmative": "yes", "negative": "no"}
+_LIKE |= {"yep": "yes", "yeah": "yes", "yup": "yes", "nope": "no", "nah": "no"}
 
 
 def target(text: str, at: int, space: Space, *, bare: bool = False) -> tuple[int | str, int, str] | None:
@@ -111,6 +133,9 @@ def target(text: str, at: int, space: Space, *, bare: bool = False) -> tuple[int
             return found
     if space.letters:
         found = _lettered(text, at, space)
+        if found and found[0] == SEVERAL and space.combined:
+            both = frozenset(re.findall(rf"(?<![\w'])[{space.letters}](?![\w'])", text[at : found[1]]))
+            return space.combined.get(both, SEVERAL), *found[1:]
         if found:
             return found
     if bare:
@@ -217,7 +242,7 @@ ASIDE = re.compile(r"[,;]?\s{1,4}(?:(?:and|but)\s+)?(?:not|rather than|instead o
 _CLAUSE = re.compile(r"[,;(]|\s+(?:because|since|which|as|due to|given)\b")
 _NUMBER = re.compile(
     r"[\s\"'(\[{#:]*(?:(?i:option|choice|number|no\.?|answer|statement)\s*[:#(]*\s*)?(\d{1,2})(?=\s*(?:[).:,\"'\]}]|$|"
-    r"\n))(?![.,:]\d)"
+    r"\n)|\s+(?:is|because|since)\b)(?![.,:]\d)"
 )
 _DOUBT = re.compile(
     r"\b(?:not|rules? out|ruled out|unlikely|exclude[sd]?|incorrect|less likely|isn't|aren't|wrong|cannot|"

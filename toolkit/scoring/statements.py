@@ -58,10 +58,10 @@ _OTHER = re.compile(
 _ADJECTIVE = re.compile(
     r"(?:correct|best|right|first|final|likely|appropriate|suitable|accurate|chosen|selected|closest|only|logical|"
     r"plausible|my|our|your|the|matching|preferred|"
-    r"[\"'{_]|(?:^|\n)\W*|safer|better|\w+est|overall|fitting|single|reasonable|\bmodel)[\s_\"']*$"
+    r"[\"'{_]|(?:^|\n)\W*|1st|safer|better|\w+est|overall|fitting|single|reasonable|\bmodel)[\s_\"']*$"
 )
 _WRONG = re.compile(
-    r"(?:(?:in|un)correct|(?:wrong|worst|second|third|next best|other|another|not the|isn't the|eliminated?|"
+    r"(?:(?:in|un)correct|(?:wrong|worst|second|third|next best|2nd|3rd|other|another|not the|isn't the|eliminated?|"
     r"incorrect \w+|least)(?:\s+\w+)?)[\s_-]*$"
 )
 _VERB = re.compile(
@@ -76,7 +76,7 @@ _BY_ME = re.compile(
 )
 _NOT_I = re.compile(r"(?:\byou|\bthey|students?|\bnot|n't|never|people|many|some|others?|please)\s*(?:\w+\s+)?$")
 _FOREIGN = re.compile(
-    r"(?:r[ée]ponse|respuesta|antwort|risposta|resposta|ответ\w*|cevap|odpowied[zź]|答案|答え|解答|正解|选择|選擇|选|정답|답|الإجابة|"
+    r"(?:r[ée]ponse|respuesta|antwort|risposta|resposta|ответ\w*|cevap|odpowied[zź]|答案|答え|解答|正解|选择|選擇|选|選|정답|답|الإجابة|"
     r"الجواب|उत्तर|svar|antwoord|"
     r"jawaban|đáp án)(?:\s+(?:correcta|correcte|correta|corretta|richtige|final\w*|правильный|الصحيحة|est|es|è|é|ist|"
     r"lautet|dir))*"
@@ -92,6 +92,8 @@ OTHERS = (
     "prediction",
     "selection",
     "verdict",
+    "pick",
+    "letter",
 )
 # Verbs by a part that they share, which is looked for first.
 VERBS = {
@@ -159,6 +161,10 @@ def statements(text: str, low: str, space: Space, counts: Callable[[Statement], 
     for verb in [word for part, words in VERBS.items() if part in tail for word in words if word in tail]:
         for at in _places(low, verb, floor):
             take(_chosen(text, low, at, verb, space))
+    if " from " in tail:
+        for match in _CHANGED.finditer(low, floor):
+            spot = target(text, match.end(), space)
+            take(Statement(match.start(), spot[1], spot[0], "changed", spot[2]) if spot else None)
     if "ans." in tail or "ans:" in tail or "ans " in tail or "ans-" in tail:
         for match in _ANS.finditer(low, floor):
             spot = target(text, match.end(), space, bare=True)
@@ -185,6 +191,11 @@ def _chosen(text: str, low: str, at: int, verb: str, space: Space) -> Statement 
     if spot is None or spot[2] == "number":
         return None
     return Statement(at, spot[1], spot[0], "verb", spot[2], " not" in match[0])
+
+
+_CHANGED = re.compile(
+    r"\b(?:chang|switch|revis|updat|correct)(?:e|ed|ing)?\b[^.\n]{0,40}?\bfrom\b[^.\n]{1,60}?\bto\s+(?:be )?"
+)
 
 
 _I_OR_WE = re.compile(r"\b(?:i|we)\s*$")
@@ -222,12 +233,19 @@ def _about(text: str, low: str, at: int, trigger: str, space: Space) -> Statemen
             continue  # "answer choice A is wrong": said about it, not for it
         before = low[max(0, at - 24) : at]
         word = _BREAK.split(before)[-1].split()
+        if "also" in match[0] and verb:
+            spot = (SEVERAL, *spot[1:])  # besides what was said before
         negated = " not" in match[0] or "n't" in verb or "can" in verb and "not" in verb or bool(_WRONG.search(before))
+        if negated and (instead := _INSTEAD.match(low, match.end())):
+            other = target(text, instead.end(), space)
+            if other and isinstance(other[0], int):
+                spot, negated = other, False
         loose = verb.startswith(("would", "could", "might", "may"))
         return Statement(at, spot[1], spot[0], " ".join([*word[-1:], match[0]]), spot[2], negated, loose)
     return None
 
 
+_INSTEAD = re.compile(r"[^\n.;]{0,80}[.;,]?\s+(?:but(?: rather)?|it(?:'s| is| must be)|rather,?|instead,?(?: it is)?)\s+")
 _ANS = re.compile(r"\bans\b\.?\s*(?:is\b|:|-|=)?\s*")
 _BREAK = re.compile(r"[\n.:;,]")
 
@@ -258,4 +276,12 @@ def foreign(text: str, low: str, space: Space) -> list[Statement]:
         spot = target(text, match.end(), space)
         if spot and spot[2] in ("letter", "text", "word"):
             found.append(Statement(match.start(), spot[1], spot[0], "foreign", spot[2]))
+    for match in _FOREIGN_AFTER.finditer(text) if not found else ():
+        if match[1] in space.letters:
+            found.append(Statement(match.start(), match.end(), space.letters.index(match[1]), "foreign", "letter"))
     return found
+
+
+_FOREIGN_AFTER = re.compile(  # the letter first: "B가 정답입니다", "B是正确的", "Bが正解"
+    r"(?<![A-Za-z])([A-J])[)\].]?\s*(?:(?:번|가|이|은|는|が|は|是|项|項|选项|選項|最为|最)\s*){1,3}(?:정답|답|正解|正确|正確|答案|答え|合适|恰当)"
+)

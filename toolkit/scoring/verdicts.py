@@ -17,7 +17,7 @@ _MOST = (
     r"(?:(?:the|a)\s+)?(?:single |only |clearly |indeed |therefore |thus |also |then |probably |likely |definitely |"
     r"our |my )*"
     r"(?:(?:most|best|more) )?(?:\w+ly )?(?:correct|right|best|likely|appropriate|accurate|suitable|consistent|"
-    r"plausible|true|fitting|"
+    r"plausible|true|fitting|better|"
     r"logical|answer|indicated)\b"
 )
 _IS = r"(?:is|would be|appears to be|appears|seems to be|seems|should be|must be|will be|remains|becomes|being)"
@@ -60,11 +60,12 @@ CORRECTS = (
     "scratch that",
     "reconsider",
 )
-CORRECTS += ("evaluat", "let me re", "revis", "no,")
+CORRECTS += ("evaluat", "let me re", "revis", "no,", "no.", "hold on", "hmm", "n't be right", "was wrong", "reflection")
 _CORRECTS = re.compile(
     r"\bwait\b|\bactually\b|\bcorrection\b|on second thought|\bsorry\b|apologi[sz]e|my mistake|made an? (?:mistake|"
     r"error)|scratch that|"
-    r"reconsider|re-?evaluat|let me re|\brevis(?:e|ed|ing)\b|\bno,"
+    r"reconsider|re-?evaluat|let me re|\brevis(?:e|ed|ing)\b|\bno,|\bhold on\b|\bhmm+\b|n't be right|\bi was wrong\b|"
+    r"\bon reflection\b"
 )
 CONCLUDES = re.compile(
     r"^(?:as|since|because)\b|\b(?:therefore|thus|hence|so|in conclusion|conclu\w+|overall|in summary|consequently|"
@@ -114,9 +115,12 @@ def verdict(text: str, low: str, space: Space) -> Found | None:
     seen += _in_list(text, low, space)
     for match in _LOWER.finditer(low) if not seen and "option " in low else ():
         seen += [(match.start(), "abcdefghij".index(match[1]))] if match[1].upper() in space.letters else []
-    for match in _ORDINAL.finditer(low) if " option is" in low or " choice is" in low else ():
-        index = ("first", "second", "third", "fourth", "fifth").index(match[1])
+    for match in _ORDINAL.finditer(low) if " option" in low or " choice" in low or " one is" in low else ():
+        index = _ORDINALS.index(match[1])
         seen += [(match.start(), index)] if index < len(space.letters) else []
+    for match in _ALONE.finditer(text) if "only" in low or "but" in low or "except" in low or "than" in low or " it is" in low else ():
+        if match["letter"] in space.letters:
+            seen.append((match.start(), space.letters.index(match["letter"])))
     if not seen:
         return None
     seen.sort()
@@ -159,8 +163,20 @@ def _judged(text: str, low: str, at: int, end: int, letter: str, space: Space) -
 
 
 _LOWER = re.compile(rf"\boption ([a-j])\s+{_IS}\s+(?!not\b){_MOST}")
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _ORDINAL = re.compile(
-    r"\bthe (first|second|third|fourth|fifth) (?:option|choice) is (?:the )?(?:correct|right|best|most)\b"
+    rf"\bthe ({'|'.join(_ORDINALS)}) (?:(?:option|choice|one) is (?:the )?(?:correct|right|best|most)\b|"
+    r"(?:option|choice)\W*$)"
+)
+_OF = r"(?:(?:option|choice|answer)\s+)?\(?"
+# What is set apart from all others: "only B fits", "all but B are wrong", "B is the only one that ...", "B it is".
+_ALONE = re.compile(
+    rf"(?:\b[Oo]nly\s+{_OF}(?=[A-J]\)?\s+(?:is|makes|fits|can|remains|works|explains|matches|would)\b"
+    r"(?! (?:not|wrong|incorrect|partly|partially))|[A-J]\W*$)"
+    r"|\b(?:[Aa]ll|[Ee]very\w*|[Nn]one|[Nn]othing|[Nn]o)\b[^\n.;]{0,40}?\b(?:except|but|besides|other than|apart from)"
+    rf"\s+(?:for\s+)?{_OF}(?=[A-J]\)?\s+(?:is|are|can|makes?|fits?|seems?|match(?:es)?)\b)"
+    r"|(?<![\w.'-])\(?(?=[A-J]\)?\s+is the only\b(?! (?:\w+ )?(?:wrong|incorrect|false|one that (?:is|does|can)(?:n't| not))))"
+    r"|(?:^|[.!;]\s+|\bso )(?=[A-J] it is\b))(?P<letter>[A-J])"
 )
 _RIGHT = re.compile(
     r"\b(?:this|it|which|that)\s+(?:is|would be|must be|seems)\s+(?:therefore |thus |indeed |clearly )?(?:the |"
@@ -182,3 +198,36 @@ def _in_list(text: str, low: str, space: Space) -> list[tuple[int, int]]:
         if letter in space.letters and _RIGHT.search(said) and not _NOT_RIGHT.search(said):
             found.append((start, space.letters.index(letter)))
     return found
+
+
+_ENTRY = re.compile(
+    r"(?:^|[\n|{,;(\"'.!?\]]|[.:;!?,✓✔✅❌✗✘]\s)\s*(?:[-•]\s+)?(?P<box>\[[ xX]\]\s*)?(?:[Oo]ption |[Cc]hoice )?[(\"']?"
+    r"(?P<letter>[A-J])[)\"'.:]{0,2}(?=[\s|:✓✔✅❌✗✘-])"
+)
+_YES = r"\b(?:true|correct|right|yes)\b|[✓✔✅☑]|\[x\]"
+_MARK = re.compile(rf"(?P<yes>{_YES})|\b(?:false|incorrect|wrong|no|not|cannot|unlikely|reject\w*|exclu\w+)\b|n't\b|[❌✗✘✖]|\[ \]")
+_SIGNS = ("true", "correct", "right", "yes", "✓", "✔", "✅", "☑", "[x]")
+
+
+def marked(text: str, low: str, space: Space) -> int | None:
+    """Of options gone through one by one, each marked right or wrong, the only one that is marked right.
+
+    As lines, in one sentence, in a table, with boxes to tick or as JSON ({"A": false, "B": true}).
+    """
+    if not space.options or space.words or not any(sign in low for sign in _SIGNS):
+        return None
+    if any(_MARK.search(option) for option in space.texts()):
+        return None  # options that sound like a judgement
+    entries = [entry for entry in _ENTRY.finditer(text) if entry["letter"] in space.letters]
+    letters = [entry["letter"] for entry in entries]
+    if len(set(letters)) != len(letters) or letters != sorted(letters) or len(letters) < min(3, len(space.letters)):
+        return None
+    right = []
+    for entry, until in zip(entries, [*(entry.start() for entry in entries[1:]), len(low)], strict=True):
+        said = (entry["box"] or "").lower() + low[entry.end() : until].partition("\n\n")[0]
+        mark = _MARK.search(said)
+        if mark is None or (mark[0] in ("yes", "no") and not re.search(r"\w", said[: mark.start()])):
+            return None  # not marked, or "A. Yes", which may be an option's text
+        if mark["yes"]:
+            right.append(space.letters.index(entry["letter"]))
+    return right[0] if len(right) == 1 else None
