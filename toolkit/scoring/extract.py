@@ -287,6 +287,7 @@ _WORD_ENDS = re.compile(
 )
 
 
+_SOON = 400  # characters in which an answer given at once is taken back
 _FIRST = re.compile(
     r"[^\w(\[{<\"'$]*(?:(?:[Pp]robably|[Dd]efinitely|[Ll]ikely|[Mm]ost likely|[Pp]erhaps|[Cc]learly|I think|I believe|"
     r"I'd say|[Ii]t's),?\s+)?"
@@ -309,7 +310,7 @@ def _start(text: str, low: str, space: Space) -> Found | None:
         return (int(answer), "start") if _WORD_ENDS.match(low, end) else None
     if _SAID_OF_IT.match(low, end) or listing(text, space):
         return None
-    turned = _turned(text, low, end, space)
+    turned = _turned(text[: end + _SOON], low[: end + _SOON], end, space)
     if turned is not None and turned[0] is not None:
         return turned
     if len({letter for _, _, letter in line_labels(text)}) > 1:

@@ -206,7 +206,7 @@ _ENTRY = re.compile(
 )
 _YES = r"\b(?:true|correct|right|yes)\b|[✓✔✅☑]|\[x\]"
 _MARK = re.compile(rf"(?P<yes>{_YES})|\b(?:false|incorrect|wrong|no|not|cannot|unlikely|reject\w*|exclu\w+)\b|n't\b|[❌✗✘✖]|\[ \]")
-_SIGNS = ("true", "correct", "right", "yes", "✓", "✔", "✅", "☑", "[x]")
+_SIGN = re.compile("[✓✔✅☑]")
 
 
 def marked(text: str, low: str, space: Space) -> int | None:
@@ -214,8 +214,11 @@ def marked(text: str, low: str, space: Space) -> int | None:
 
     As lines, in one sentence, in a table, with boxes to tick or as JSON ({"A": false, "B": true}).
     """
-    if not space.options or space.words or not any(sign in low for sign in _SIGNS):
+    if not space.options or space.words or not ("B" in text and "C" in text):
         return None
+    if not ("true" in low or "correct" in low or "right" in low or "yes" in low or "[x]" in low):
+        if text.isascii() or not _SIGN.search(text):
+            return None
     if any(_MARK.search(option) for option in space.texts()):
         return None  # options that sound like a judgement
     entries = [entry for entry in _ENTRY.finditer(text) if entry["letter"] in space.letters]
