@@ -96,7 +96,7 @@ def _label(letters: str) -> re.Pattern[str]:
 def _denied(letters: str) -> re.Pattern[str]:
     """Labels that are said not to be it: "not A or C", "rule out A, B and D"."""
     label = rf"(?:option |answer )?\(?[{letters}]\)?(?![\w'])"
-    words = r"not|n't|rul(?:e|es|ed|ing) out|eliminat\w+|exclud\w+|except|neither|incorrect \w+ (?:is|are)"
+    words = r"not|n't|rul(?:e|es|ed|ing) out|eliminat(?:e[ds]?|ing)|exclud\w+|except|neither|incorrect \w+ (?:is|are)"
     words += r"|(?:can't|cannot|can not|isn't|won't|couldn't) be"
     more = rf"(?:(?:,\s*(?:and |or )?|\s+(?:and|or|nor)\s+){label})*"
     return re.compile(rf"(?i:\b(?:{words})):?\s+(?:options? |answers? )?{label}{more}")
@@ -127,9 +127,9 @@ def conclusion(text: str, low: str, space: Space, apart: Callable[[int, int], bo
     if found:
         return found
     if any(word in low for word in _REFUSES) and _REFUSAL.search(low) and not _names_refusal(text, space):
-        return None, "refusal"
+        return _nevertheless(text, space) or (None, "refusal")
     parts = _sentences(text.strip())
-    found = _best(text, low, space, apart) or _last_words(parts, space)
+    found = _best(text, low, space, apart) or _praised(parts, space) or _last_words(parts, space)
     if found:
         return found
     if listing(text.lstrip(), space):
@@ -139,11 +139,22 @@ def conclusion(text: str, low: str, space: Space, apart: Callable[[int, int], bo
     return _lone(text, parts, space) or (None, "none")
 
 
+_BUT = re.compile(r"\b(?:but|however|nevertheless|that said|for exam purposes)\b", re.I)
+
+
+def _nevertheless(text: str, space: Space) -> Found | None:
+    """The one label after a refusal that goes on with "but"."""
+    rest = _BUT.split(text)
+    if space.words or len(rest) < 2 or _REFUSAL.search(rest[-1].lower()) or _DENIED_LABEL.search(rest[-1].lower()):
+        return None
+    labels = _labels(rest[-1], space)
+    return (space.letters.index(labels[0]), "conclusion") if len(labels) == 1 else None
+
+
 def _names_refusal(text: str, space: Space) -> bool:
     """Whether it is an option's text that sounds like a refusal: "cannot be determined"."""
-    texts = space.texts() if space.options else []
-    own = [i for i, option in enumerate(texts) if _REFUSAL.search(option)]
-    return bool(own) and any(i in own for i in option_text.named(text, texts))
+    own = [i for i, option in enumerate(space.options) if _REFUSAL.search(option.lower())]
+    return bool(own) and any(i in own for i in option_text.named(text, space.texts()))
 
 
 def _sentences(text: str) -> list[str]:
@@ -173,14 +184,14 @@ def _whole(text: str, lines: Sequence[str], space: Space) -> Found | None:
     low = first.lower()
     if len(lines) > 1 or len(first.split()) > 40 or IF.search(low):
         return None
-    if _REFUSAL.search(low) and not any(_REFUSAL.search(text) for text in texts):
+    if _REFUSAL.search(low) and not _names_refusal(first, space):
         return None
     spot = target(first, 0, space)
     if spot is None or not isinstance(spot[0], int) or spot[2] not in ("text", "number"):
         return None
     first = _NUMBERED.sub("", first)
     mine = option_text.words(first)
-    if spot[2] == "text" and mine[0] not in texts[spot[0]].split() and len(mine) > len(texts[spot[0]].split()):
+    if spot[2] == "text" and mine[0] not in texts[spot[0]].split() and len(" ".join(mine)) > len(texts[spot[0]]) + 2:
         return None  # it is somewhere in the sentence, which is for `_lone` to judge
     others = [i for i in option_text.named(_CONTRAST.split(ASIDE.split(first)[0])[0], texts) if i != spot[0]]
     others = [i for i in others if spot[2] != "text" or texts[i] not in texts[spot[0]]]
@@ -239,6 +250,27 @@ def _best(text: str, low: str, space: Space, apart: Callable[[int, int], bool]) 
     return found
 
 
+_PRAISE = re.compile(
+    r"(?:\w )?(?:is|would be|should be) (?:the |therefore |thus |what is |clearly )*(?:single )?(?:best|correct|right|recommended|preferred|"
+    r"needed|most (?:likely|appropriate)|answer|(?:first line |\w+ )?treatment of choice|drug of choice)\b(?! answer if| only if| if )"
+)
+
+
+def _praised(parts: Sequence[str], space: Space) -> Found | None:
+    """The one option of which the last sentences say that it is right or recommended."""
+    if not space.options or space.words:
+        return None
+    found = set()
+    for part in parts[-2:]:
+        said = f" {' '.join(option_text.words(part))} "
+        if part.rstrip().endswith("?") or IF.search(part.lower()):
+            continue
+        for i in option_text.named(part, space.texts()):
+            own = space.texts()[i]
+            found |= {i} if _PRAISE.match(said, said.find(own) + len(own)) else set()
+    return (found.pop(), "conclusion") if len(found) == 1 else None
+
+
 def _last_words(parts: Sequence[str], space: Space) -> Found | None:
     """The label, word or option that the last concluding sentence names."""
     for i, part in enumerate(reversed(parts[-_LAST:])):
@@ -253,10 +285,9 @@ def _last_words(parts: Sequence[str], space: Space) -> Found | None:
         if i == 0 and len(parts) > 1 and len(part) > 60 and not _FULL.search(part):
             continue  # it may have been cut before it came to the point
         part = ASIDE.split(part)[0]
-        labels = _labels(part, space)
-        if len(labels) > 1:
-            then = _THEN.split(part)
-            labels = _labels(then[-1], space) if len(then) > 1 else labels
+        then = _THEN.split(part)[-1]
+        labels = _labels(then, space)
+        part, labels = (then, labels) if labels else (part, _labels(part, space))
         if len(labels) > 1:
             return None, "two answers"
         if labels and not _DENIED_LABEL.search(_denied(space.letters).sub(" ", part).lower()):
@@ -289,6 +320,8 @@ def _text_in(part: str, space: Space) -> int | None:
 
 
 _WHICH = re.compile(r"\b(?:is|be|pick|choose|select|prefer|say|favou?r|with|for)\s+the (former|latter)\b")
+_DENIED_WORD = re.compile(r"\b(?:not|neither|nor)\s+(?:an?\s+)?(?:\w+\s+)?[\"']?(?:yes|no|maybe)\b")
+_ASKS = re.compile(r"[^.!?\n]*\?")
 _COUNTED = re.compile(r" (?:option|choice|number|statement|answer) ")
 
 
@@ -297,12 +330,13 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
     low = text.lower()
     short = len(text.split()) < 60 and not low.rstrip().endswith("?")
     if space.words:
+        low = _DENIED_WORD.sub(" ", low)
         seen = {match for match in re.findall(r"\b(?:yes|maybe)\b|\b(?<!with )no(?=[\s\"']*(?:[.,;!]|$))", low)}
         return (space.words[seen.pop()], "text") if short and len(seen) == 1 else None
     if len(parts) == 1 and IF.search(low):
         return None
     if short:
-        labels = _labels(_REST.sub(" ", text), space)
+        labels = _labels(_ASKS.sub(" ", _REST.sub(" ", text)), space)
         if len(labels) > 1:
             which = _WHICH.search(low) if len(labels) == 2 else None
             return (space.letters.index(labels[which[1] == "latter"]), "text") if which else (None, "two answers")
@@ -314,6 +348,7 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
         said = f" {' '.join(option_text.words(last[0]))} "
         own = space.texts()[index]
         brief = len(said.split()) <= 5 and len(parts) == 1 and not (own.strip().isdigit() and _COUNTED.search(said))
-        if _NEAR.search(said) or f" is{own}" in said or brief or (short and len(own.split()) > 1):
+        alone = said == own and not any(f" {' '.join(option_text.words(one))} " in space.texts() for one in parts[:-1])
+        if _NEAR.search(said) or f" is{own}" in said or brief or alone or (short and len(own.split()) > 1):
             return index, "text"
     return None

@@ -279,7 +279,7 @@ def _turned(text: str, low: str, at: int, space: Space) -> Found | None:
 _SAID_OF_IT = re.compile(
     r"[)\]\"'.:]*\s+(?:is|was|are|were|can|cannot|could|would|does|has|may|might|should|seems|appears|describes|"
     r"refers|represents)\b"
-    r"(?!\s+(?:the\s+)?(?:\w+\s+)?(?:correct|right|best|answer))"
+    r"(?!\s+(?:the\s+)?(?:(?!part|not\b|less\b|never\b)\w+\s+)?(?:correct|right|best|answer))"
 )
 _WORD_ENDS = re.compile(
     r"[)\]\"']*\s*(?:$|[.,;:!\n(–—-]|(?:there|the|this|it|these|because|based|since|as|i|we|that|according|study|"
@@ -288,6 +288,7 @@ _WORD_ENDS = re.compile(
 
 
 _SOON = 400  # characters in which an answer given at once is taken back
+_LINE_ENDS = re.compile(r"[\s.)]*(?:\n|$)|[).:]\s+\w")
 _FIRST = re.compile(
     r"[^\w(\[{<\"'$]*(?:(?:[Pp]robably|[Dd]efinitely|[Ll]ikely|[Mm]ost likely|[Pp]erhaps|[Cc]learly|I think|I believe|"
     r"I'd say|[Ii]t's),?\s+)?"
@@ -306,6 +307,10 @@ def _start(text: str, low: str, space: Space) -> Found | None:
         return None if _RULED_OUT.match(low, end) else _chosen(text, low, end, space)
     if answer == OUTSIDE:
         return (None, "outside the options") if len(text.split()) <= 12 else None
+    if answer == 0 and text.startswith("A:", end - 1):  # "Q: ... A: C" names who speaks, and then the answer
+        spoken = target(text, end + 1, space)
+        if spoken and isinstance(spoken[0], int) and _LINE_ENDS.match(text, spoken[1]):
+            return spoken[0], "start"
     if kind == "word":
         return (int(answer), "start") if _WORD_ENDS.match(low, end) else None
     if _SAID_OF_IT.match(low, end) or listing(text, space):

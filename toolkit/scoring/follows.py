@@ -160,6 +160,8 @@ def _word(text: str, at: int, space: Space) -> tuple[int | str, int, str] | None
     while joint := _WORD_JOINT.match(text, end):
         seen.add(joint[1].lower())
         end = joint.end()
+    if len(seen) == 2 and text.startswith(":", end):  # "Yes/no: yes"
+        return target(text, end + 1, space, bare=True)
     if len(seen) >= 3:  # the words of the prompt: yes, no or maybe
         return target(text, end, space, bare=True)
     if word == "no" and len(seen) == 1 and re.match(r"\s+[a-z]", text[end : end + 3]) and not _ON.match(text, end):
@@ -265,6 +267,8 @@ def _texted(text: str, at: int, space: Space) -> tuple[int | str, int, str] | No
             index = option_text.meant(line[1], options) if line and line[1] != said else None
         if index is not None:
             short = len(said.split()) <= 30
+            if option_text.several(said, index, options):
+                return SEVERAL, at + sentence.end(1), "text"
             begins = option_text.words(said)[:1] == options[index].split()[:1]
             if begins or (short and not _DOUBT.search(said)):
                 return index, at + sentence.end(1), "text"

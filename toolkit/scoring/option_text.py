@@ -90,6 +90,9 @@ def meant(text: str, options: Sequence[str]) -> int | None:
     whole = f" {' '.join(mine)} "
     if whole in options:
         return options.index(whole) if options.count(whole) == 1 else None
+    same = [i for i, option in enumerate(options) if _same_words(mine, option.split())]
+    if len(same) == 1:
+        return same[0]
     begins = [i for i, option in enumerate(options) if option.strip() and whole.startswith(option)]
     if begins:
         return max(begins, key=lambda i: len(options[i]))
@@ -98,7 +101,10 @@ def meant(text: str, options: Sequence[str]) -> int | None:
         larger = [i for i, option in enumerate(options) if i != inside[0] and options[inside[0]] in option]
         return inside[0] if not larger else _full(_content(mine), options, larger, inside[0])
     if inside:
-        return _only([i for i, option in enumerate(options) if _same_words(mine, option.split())])
+        return None
+    close = [i for i, option in enumerate(options) if option.replace(" ", "") == "".join(mine)]
+    if len(close) == 1:
+        return close[0]  # BRCA-1, BRCA1
     if not set(mine) <= _SKIP:
         starts = [i for i, option in enumerate(options) if option.startswith(whole)]
         around = starts or [i for i, option in enumerate(options) if len(whole) >= 7 and whole in option]
@@ -106,6 +112,17 @@ def meant(text: str, options: Sequence[str]) -> int | None:
             return around[0]
     found = _nearest(mine, options)
     return near(text, options) if found is None else found
+
+
+def several(text: str, index: int, options: Sequence[str]) -> bool:
+    """Whether a text that begins with the option at `index` goes on with another one: "aspirin and heparin"."""
+    whole = f" {' '.join(words(text))} "
+    if not whole.startswith(options[index]):
+        return False
+    rest = whole[len(options[index]) :]
+    rest = rest.partition(" ")[2] if rest.startswith(("and ", "or ")) else ""
+    rest = rest.removeprefix("also ").removeprefix("possibly ")
+    return any(f" {rest}".startswith(option) for i, option in enumerate(options) if i != index and option.strip())
 
 
 def near(text: str, options: Sequence[str]) -> int | None:

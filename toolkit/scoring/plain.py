@@ -11,6 +11,7 @@ import unicodedata
 # Letters of other alphabets that stand for a Latin one when they stand alone, and boxed letters of emoji sets.
 _ALIKE = dict(zip("АВСЕНІЈΑΒΕΗΙ", "ABCEHIJABEHI", strict=True)) | {"🅰": "A", "🅱": "B", "🅲": "C", "🅳": "D", "🅴": "E"}
 _ALONE = re.compile(rf"(?<!\w)[{''.join(_ALIKE)}]\ufe0f?(?!\w)")
+_JOINED = re.compile(r"(?<![A-Za-z0-9])([A-J])(?=です|だ|で|が|は|是|为|正|项|項|选|選|가|이|번|입니다|정)")
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "′": "'", "：": ":"}) | {
     ord(c): None for c in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"
 }
@@ -86,7 +87,7 @@ def plain(text: str) -> tuple[str, str]:
     """`text` without thoughts, end tokens, markup and look-alikes, and why nothing is left ("" when something is)."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
-        text = _ALONE.sub(lambda match: _ALIKE[match[0][0]], text)
+        text = _JOINED.sub(r"\1 ", _ALONE.sub(lambda match: _ALIKE[match[0][0]], text))
     if "<" in text or "[" in text or "◁" in text or "assistantfinal" in text:
         text, why = _unwrapped(text)
         if why:

@@ -39,7 +39,7 @@ _COPULA = (
     r"must be|could be|can be|may be|"
     r"might be|has to be|seems(?: to be)?|appears to be|remains|becomes|can't be|cannot be|can not be|isn't|"
     r"wouldn't be|must|shall be)\b"
-    r"(?:\s*[:=>–—-]+)?|\s*[\"']?\s*(?P<sign>:|=|->|=>|→|⇒|–|—|-(?=\s))[:=>]*|(?P<line>[ \t]*\n))"
+    r"(?:\s*[:=>–—-]+)?|\s*[\"']?\s*(?P<sign>:|=|\|(?=[ \t]*[^\s|])|->|=>|→|⇒|–|—|-(?=\s))[:=>]*|(?P<line>[ \t]*\n))"
 )
 _NOUN = (
     r"(?:[ _-]?(?:choice|option|letter|key|text|index|idx|number|code|selection|label|is correct|statement))?[\"']?"

@@ -17,7 +17,7 @@ _MOST = (
     r"(?:(?:the|a)\s+)?(?:single |only |clearly |indeed |therefore |thus |also |then |probably |likely |definitely |"
     r"our |my )*"
     r"(?:(?:most|best|more) )?(?:\w+ly )?(?:correct|right|best|likely|appropriate|accurate|suitable|consistent|"
-    r"plausible|true|fitting|better|"
+    r"plausible|true|fitting|better|preferred|recommended|what (?:i|we)|"
     r"logical|answer|indicated)\b"
 )
 _IS = r"(?:is|would be|appears to be|appears|seems to be|seems|should be|must be|will be|remains|becomes|being)"
@@ -70,7 +70,7 @@ _CORRECTS = re.compile(
 CONCLUDES = re.compile(
     r"^(?:as|since|because)\b|\b(?:therefore|thus|hence|so|in conclusion|conclu\w+|overall|in summary|consequently|"
     r"finally|accordingly|ultimately|to sum|given|based on|"
-    r"for these reasons|as a result|which makes|making|this makes|leaves|left with|best|final)\b"
+    r"for these reasons|as a result|by elimination|process of elimination|which makes|making|this makes|leaves|left with|best|final)\b"
 )
 
 
