@@ -76,6 +76,48 @@ def test_words_and_a_set_that_is_not_whole(tmp_path: Path) -> None:
     assert short.notes == ("5 items, where the whole test split of Study has 500",)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"key": letter, "value": text} for letter, text in zip("ABCD", OPTIONS, strict=True)],
+        [{"label": letter, "text": text} for letter, text in zip("abcd", OPTIONS, strict=True)],
+        [{"text": text} for text in OPTIONS],
+        {"label": list("ABCD"), "text": OPTIONS},
+        dict(zip(["opa", "opb", "opc", "opd"], OPTIONS, strict=True)),
+        {f"Option {letter}": text for letter, text in zip("ABCD", OPTIONS, strict=True)},
+        dict(zip("1234", OPTIONS, strict=True)),
+    ],
+)
+def test_options_as_files_have_them(tmp_path: Path, options: object) -> None:
+    texts = ["C", "itching", "C. itching", "Option 3"]
+    rows = [{"id": i, "options": options, "gold": "C", "generations": [text]} for i, text in enumerate(texts)]
+    assert rescore(write_rows(tmp_path / "g.jsonl", rows), SPEC).correct == 4
+
+
+@pytest.mark.parametrize("gold", ["c", "(C)", "C.", "C)", "C. itching", "Itching ", 2, 2.0, "2", ["C"]])
+def test_right_answers_as_files_have_them(tmp_path: Path, gold: object) -> None:
+    rows = [{"id": 1, "options": OPTIONS, "gold": gold, "generations": ["C"]}]
+    assert rescore(write_rows(tmp_path / "g.jsonl", rows), SPEC).correct == 1
+
+
+def test_numbered_options_have_the_right_answers_number(tmp_path: Path) -> None:
+    options = dict(zip("1234", OPTIONS, strict=True))
+    rows = [{"id": i, "options": options, "gold": gold, "generations": ["3"]} for i, gold in enumerate([3, "3"])]
+    assert rescore(write_rows(tmp_path / "g.jsonl", rows), SPEC).correct == 2
+
+
+def test_a_text_that_is_missing_is_an_empty_one(tmp_path: Path) -> None:
+    rows = [{"id": 1, "options": OPTIONS, "gold": "C", "generations": ["C", None]}]
+    found = rescore(write_rows(tmp_path / "g.jsonl", rows), SPEC)
+    assert (found.correct, found.generations, found.reasons) == (1, 2, {"empty": 1})
+
+
+def test_some_of_the_words_are_words_too(tmp_path: Path) -> None:
+    rows = [{"id": 1, "options": ["yes", "no"], "gold": "yes", "generations": ["Yes.", "(A)"]}]
+    found = rescore(write_rows(tmp_path / "g.jsonl", rows), WORDS)
+    assert (found.correct, found.predicted, found.invalid_generations) == (1, {"yes": 1}, 0)
+
+
 def test_packed_files_byte_order_marks_and_blank_lines_are_taken(tmp_path: Path) -> None:
     plain = write_rows(tmp_path / "g.jsonl", ROWS)
     packed, marked = tmp_path / "g.jsonl.gz", tmp_path / "marked.jsonl"

@@ -80,7 +80,7 @@ def listing(text: str, space: Space) -> bool:
     return len(inline) > 2 and inline[:3] == list(space.letters[:3])
 
 
-_INLINE = re.compile(r"\s\(?([A-J])[).:]?(?=\s)(?!\s+(?:is|was|are|were|would|can|cannot|could|does)\b)")
+_INLINE = re.compile(r"[\s{,][\"'(]?([A-J])[\"').:]{0,2}(?=\s)(?!\s+(?:is|was|are|were|would|can|cannot|could|does)\b)")
 
 
 @functools.lru_cache(maxsize=64)
@@ -182,7 +182,9 @@ def _whole(text: str, lines: Sequence[str], space: Space) -> Found | None:
         rest = {f" {' '.join(option_text.words(line))} " for line in lines[1:]}
         return (None, "options only listed") if rest & (set(texts) - {own}) else (texts.index(own), "text")
     low = first.lower()
-    if len(lines) > 1 or len(first.split()) > 40 or IF.search(low):
+    if len(lines) > 1 or len(first.split()) > 40:
+        return None
+    if IF.search(low) and not any(IF.search(text) for text in texts):
         return None
     if _REFUSAL.search(low) and not _names_refusal(first, space):
         return None
@@ -193,6 +195,8 @@ def _whole(text: str, lines: Sequence[str], space: Space) -> Found | None:
     mine = option_text.words(first)
     if spot[2] == "text" and mine[0] not in texts[spot[0]].split() and len(" ".join(mine)) > len(texts[spot[0]]) + 2:
         return None  # it is somewhere in the sentence, which is for `_lone` to judge
+    if spot[2] == "text" and _SAID_NOT.match(f" {' '.join(mine)} ".partition(texts[spot[0]])[2]):
+        return None
     others = [i for i in option_text.named(_CONTRAST.split(ASIDE.split(first)[0])[0], texts) if i != spot[0]]
     others = [i for i in others if spot[2] != "text" or texts[i] not in texts[spot[0]]]
     if others and spot[2] == "text":
@@ -201,6 +205,10 @@ def _whole(text: str, lines: Sequence[str], space: Space) -> Found | None:
     return (spot[0], "text") if not others else None
 
 
+_SAID_NOT = re.compile(
+    r"(?:\w+ )?(?:is|would be|should|can|could|was|are|do|de|will|may|might|seem) (?:not|incorrect|wrong|unlikely|"
+    r"contraindicated|false|less)\b"
+)
 _REASON = re.compile(r"[,;:.]?\s+(?:because|since|as|due to|given that)\b")  # the answer stands before it
 _NUMBERED = re.compile(r"^\W*\d{1,2}[.):]\s+(?=\w)")
 
@@ -251,8 +259,9 @@ def _best(text: str, low: str, space: Space, apart: Callable[[int, int], bool]) 
 
 
 _PRAISE = re.compile(
-    r"(?:\w )?(?:is|would be|should be) (?:the |therefore |thus |what is |clearly )*(?:single )?(?:best|correct|right|recommended|preferred|"
-    r"needed|most (?:likely|appropriate)|answer|(?:first line |\w+ )?treatment of choice|drug of choice)\b(?! answer if| only if| if )"
+    r"(?:\w )?(?:is|would be|should be) (?:the |therefore |thus |what is |clearly )*(?:single )?(?:best|correct|"
+    r"right|recommended|preferred|needed|most (?:likely|appropriate)|answer|(?:first line |\w+ )?treatment of choice|"
+    r"drug of choice)\b(?! answer if| only if| if )"
 )
 
 
@@ -304,11 +313,16 @@ _SPOKEN = re.compile(r"\b(yes|maybe)\b|(?:,|is|:)\s*(no)\b(?=\W*$|[.,])")
 _THEN = re.compile(r"\b(?:[Ss]o|[Tt]herefore|[Tt]hus|[Hh]ence|leav(?:es|ing))\b")
 
 
+_VERB = re.compile(r"\b(?:is|was|are|were|would|should|can|could|does|do|will|may|might|has|have)\s*$")
+
+
 def _text_in(part: str, space: Space) -> int | None:
     """The one option that a sentence names by its text and does not deny."""
     if not space.options:
         return None
-    part = ASIDE.split(part)[0]
+    part, *aside = ASIDE.split(part)
+    if aside and _VERB.search(part.lower()):
+        return None  # "aspirin is | not responsible"
     found = option_text.named(part, space.texts())
     index = found[0] if len(found) == 1 else None if found else option_text.near(part, space.texts())
     if index is None:
@@ -347,7 +361,7 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
     if index is not None:
         said = f" {' '.join(option_text.words(last[0]))} "
         own = space.texts()[index]
-        brief = len(said.split()) <= 5 and len(parts) == 1 and not (own.strip().isdigit() and _COUNTED.search(said))
+        brief = len(said.split()) <= 8 and len(parts) == 1 and not (own.strip().isdigit() and _COUNTED.search(said))
         alone = said == own and not any(f" {' '.join(option_text.words(one))} " in space.texts() for one in parts[:-1])
         if _NEAR.search(said) or f" is{own}" in said or brief or alone or (short and len(own.split()) > 1):
             return index, "text"

@@ -156,7 +156,9 @@ def _ended(text: str, space: Space) -> int | None:
     return None if len(text) > len(tail) - 1 and breaks(text) else index
 
 
-_BEGUN = re.compile(r"[\s#>*\d.)-]{0,40}(?:\w+ )?(?:Question|QUESTION|Problem|Q)\b\s*\d*\s*[:.\n](?!\s*\(?[A-Ja-j]\)?[.)]?\s*(?:\n|$))")
+_BEGUN = re.compile(
+    r"[\s#>*\d.)-]{0,40}(?:\w+ )?(?:Question|QUESTION|Problem|Q)\b\s*\d*\s*[:.\n](?!\s*\(?[A-Ja-j]\)?[.)]?\s*(?:\n|$))"
+)
 
 
 def _repeats(text: str, question: str, least: float) -> bool:
@@ -270,15 +272,15 @@ def _turned(text: str, low: str, at: int, space: Space) -> Found | None:
     instead = _INSTEAD.search(low)
     spot = target(rest, instead.end(), space) if instead else None
     for label in _LABEL.finditer(rest, 0, 60) if spot is None else ():
-        if _RULED_OUT.match(low, label.end()):
+        if _RULED_OUT.match(low, label.end()) or _SAID_OF_IT.match(low, label.end()):
             continue
         spot = spot or target(rest, label.start(), space, bare=True)
     return (spot[0], "verdict") if spot and isinstance(spot[0], int) else None
 
 
 _SAID_OF_IT = re.compile(
-    r"[)\]\"'.:]*\s+(?:is|was|are|were|can|cannot|could|would|does|has|may|might|should|seems|appears|describes|"
-    r"refers|represents)\b"
+    r"[)\]\"'.:]*(?:(?:,|,? and|,? or)\s+\(?[a-j]\)?)*\s+(?:is|was|are|were|can|cannot|could|would|does|has|"
+    r"may|might|should|seems|appears|describes|refers|represents)\b"
     r"(?!\s+(?:the\s+)?(?:(?!part|not\b|less\b|never\b)\w+\s+)?(?:correct|right|best|answer))"
 )
 _WORD_ENDS = re.compile(

@@ -38,8 +38,14 @@ class Space:
 
 
 _COMBINED = re.compile(
-    r"(?i:both |options? |statements? |choices? )*[\"'(]*([A-J])[\"')]*(?:(?:,| and|, and| &|/| \+)\s*[\"'(]*[A-J][\"')]*)+"
+    r"(?i:both |options? |statements? |choices? )*[\"'(]*([A-J])[\"')]*"
+    r"(?:(?:,| and|, and| &|/| \+)\s*[\"'(]*[A-J][\"')]*)+"
     r"(?: only| are (?:correct|true|right)| both| together)*\W*"
+)
+
+
+_EVERY = re.compile(
+    r"(?i:all (?:of )?(?:(?:the|these) )?(?:above|options|answers|choices)(?: are (?:correct|true))?\W*)"
 )
 
 
@@ -51,6 +57,8 @@ def combined(letters: str, options: Sequence[str]) -> dict[frozenset[str], int]:
             named = frozenset(re.findall(r"\b[A-J]\b", option))
             if len(named) > 1 and named <= set(letters):
                 found[named] = i
+        elif _EVERY.fullmatch(option.strip()):
+            found[frozenset(letters) - {letters[i]}] = i
     return found
 
 
@@ -67,8 +75,8 @@ _NOUNS = re.compile(
 )
 _CLEAN_END = re.compile(r"(?:(?<=([A-J]))\s+\1(?!\w))*\s*(?:$|\n|[)\]}>\"'.:,;!/|&+]|\(|\\|[–—-](?:\s|$))")
 _ON = re.compile(
-    r"\s+(?:because|since|as|due|for|which|and|or|but|is|with|based|given|in|on|not|rather|however|this|the|would|"
-    r"here|also|instead|if|it|by|so|if|when)\b"
+    r"\s+(?:because|since|as|due|for|which|and|or|but|is|with|based|given|in|on|not|only|alone|for sure|rather|"
+    r"however|this|the|would|here|also|instead|if|it|by|so|if|when)\b"
 )
 _EPITHETS_ONLY = "BCDE"
 
@@ -134,8 +142,10 @@ def target(text: str, at: int, space: Space, *, bare: bool = False) -> tuple[int
     if space.letters:
         found = _lettered(text, at, space)
         if found and found[0] == SEVERAL and space.combined:
-            both = frozenset(re.findall(rf"(?<![\w'])[{space.letters}](?![\w'])", text[at : found[1]]))
-            return space.combined.get(both, SEVERAL), *found[1:]
+            whole = _more(space.letters).match(text, found[1])
+            end = whole.end() if whole else found[1]
+            both = frozenset(re.findall(rf"(?<![\w'])[{space.letters}](?![\w'])", text[at:end]))
+            return space.combined.get(both, SEVERAL), end, "letter"
         if found:
             return found
     if bare:
@@ -143,6 +153,7 @@ def target(text: str, at: int, space: Space, *, bare: bool = False) -> tuple[int
     return _texted(text, at, space)
 
 
+_SPECIES = re.compile(r"\.\s+[a-z]{3,}")
 _PAIR = re.compile(r"\W*(?:either|both|between)\b", re.I)
 
 
@@ -172,6 +183,12 @@ def _word(text: str, at: int, space: Space) -> tuple[int | str, int, str] | None
 
 
 @functools.lru_cache(maxsize=64)
+def _more(letters: str) -> re.Pattern[str]:
+    """What goes on with two letters that are joined: ", and D"."""
+    return re.compile(rf"(?:\s*(?:,\s*and\b|,|\band\b|&|/)\s*\(?[{letters}]\)?(?![\w']))*")
+
+
+@functools.lru_cache(maxsize=64)
 def _second(letters: str) -> re.Pattern[str]:
     """The second of a pair after "either", "both" or "between"."""
     return re.compile(rf"[^\n.;]{{0,60}}?\b(?:or|and)\s+(?:option )?\(?[{letters}](?!\w)")
@@ -193,7 +210,8 @@ def _lettered(text: str, at: int, space: Space) -> tuple[int | str, int, str] | 
     if match[1] and not _stands(text, match.start(1), end, letter, space):
         return None
     if letter not in space.letters:
-        return (OUTSIDE, end, "letter") if _CLEAN_END.match(text, end) else None
+        named = _SPECIES.match(text, end)  # H. influenzae
+        return (OUTSIDE, end, "letter") if _CLEAN_END.match(text, end) and not named else None
     index = space.letters.index(letter)
     pair = _second(space.letters).match(text, end) if _PAIR.match(text, at) else None
     if pair:

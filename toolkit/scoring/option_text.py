@@ -28,12 +28,22 @@ _SAME = {
     "subcutaneous": "sc",
     "subcutaneously": "sc",
     "plus": "and",
+    "mo": "month",
+    "wk": "week",
+    "yr": "year",
+    "hr": "hour",
+    "cannot": "can not",
 }
 _OTHERWISE = re.compile(rf"\b(?:{'|'.join(sorted(_SAME, key=len, reverse=True))})\b")
 _UNIT = re.compile(r"(?<![\w.,])(\d+)(?=(?:[mu]?g|mcg|kg|[md]?l|[mc]?m|mmhg|hrs?|h|min|days?|iu|mmol|meq)\b)")
 _PLURAL = re.compile(r"(?<=[a-z]{2}[a-hj-rtv-z])s\b")
 _IES = re.compile(r"(?<=[a-z]{2})ies\b")
-_ALL = re.compile(r"\b(all|none) (?:of )?(?:(?:the|these|those) )?(?:above|these|them|those|options?|choices?)\b")
+_ALL = re.compile(
+    r"\b(all|none) (?:of )?(?:(?:the|these|those) )?(?:above|these|them|those|options?|choices?|three|four|five)\b"
+)
+_NOT = re.compile(r"n't\b")
+_INITIALS = re.compile(r"\b([a-z])\.([a-z])\b\.?")
+_DENIALS = {"not", "no", "never", "neither", "without", "none"}
 
 
 def words(text: str) -> list[str]:
@@ -50,6 +60,10 @@ def _words(text: str) -> tuple[str, ...]:
         text = unicodedata.normalize("NFKC", text)
     text = _PLURAL.sub("", _IES.sub("y", text.lower().replace("ae", "e").replace("oe", "e")))
     text = _OTHERWISE.sub(lambda match: _SAME[match[0]], _UNIT.sub(r"\1 ", text))
+    if "'" in text:
+        text = _NOT.sub(" not", text.replace("can't", "can not").replace("won't", "will not"))
+    if "." in text:
+        text = _INITIALS.sub(r"\1\2", text)
     if "all " in text or "none " in text:
         text = _ALL.sub(r"\1 above", text)
     found = _WORDS.findall(text)
@@ -158,10 +172,12 @@ def _in_order(part: Sequence[str], of: Sequence[str]) -> bool:
 
 def _full(content: Sequence[str], options: Sequence[str], among: Sequence[int], otherwise: int | None) -> int | None:
     """The one option `among` which all words are in `content`, if not letter by letter."""
-    found = []
+    found, denied = [], not _DENIALS.isdisjoint(content)
     for i in among:
         wanted = _content(options[i].split())
-        exact = any(len(word) > 1 and word in content for word in wanted)
+        exact = any(_like(word, one, False) for word in content if len(word) > 3 for one in wanted)
+        if denied is _DENIALS.isdisjoint(wanted):
+            continue  # "it is not live" is not "it is live"
         if wanted and all(any(_like(word, one, exact) for word in content) for one in wanted):
             found.append(i)
     return _only(found) if found else otherwise
@@ -187,7 +203,7 @@ def _like(word: str, wanted: str, shortened: bool) -> bool:
 
 
 def _slip(word: str, wanted: str) -> bool:
-    """One letter more, less or other, or two exchanged; not at the beginning, where it makes another word (ab-, ad-)."""
+    """One letter more, less or other, or two exchanged; not at the beginning (abduction, adduction)."""
     at = next((i for i, (a, b) in enumerate(zip(word, wanted, strict=False)) if a != b), min(len(word), len(wanted)))
     if at > 0 and word[at : at + 2] == wanted[at : at + 2][::-1] and word[at + 2 :] == wanted[at + 2 :]:
         return len(word) == len(wanted)
@@ -200,7 +216,8 @@ def _nearest(mine: Sequence[str], options: Sequence[str]) -> int | None:
     shares = []
     for i, option in enumerate(options):
         wanted = set(option.split()) - _SKIP
-        shares.append((len(wanted & have) / len(wanted) if len(wanted) >= 3 else 0.0, i))
+        other = len(wanted) < 3 or _DENIALS.isdisjoint(wanted) is not _DENIALS.isdisjoint(have)
+        shares.append((0.0 if other else len(wanted & have) / len(wanted), i))
     shares.sort(reverse=True)
     if shares and shares[0][0] >= _LEAST and (len(shares) == 1 or shares[0][0] - shares[1][0] >= _AHEAD):
         return shares[0][1]

@@ -50,7 +50,8 @@ _LEAD = re.compile(
 )
 _PROMPT = re.compile(r"\s*(?:<s>\s*)?\[INST\].*?\[/INST\]", re.DOTALL)  # repeated before the answer
 _TAGGED = re.compile(
-    r"[<\[]\s*(?:final[_ ]?)?(?:answer|choice|option|ans|letter|final|response|prediction|output)\s*[>\]]", re.IGNORECASE
+    r"[<\[]\s*(?:final[_ ]?)?(?:answer|choice|option|ans|letter|final|response|prediction|output)\s*[>\]]",
+    re.IGNORECASE,
 )
 _LETTER_TAG = re.compile(r"<([A-J])>")
 _TAG = re.compile(r"</?[a-zA-Z_][\w-]{0,20}\s*/?>|\[/[a-zA-Z_]{1,20}\]")
@@ -64,7 +65,7 @@ _LATEX_REST = re.compile(r"\\[()\[\]]|\$")
 # Each begins with a literal character, which keeps the search fast.
 _WORD = r"(?:(?:[Nn]ext|[Nn]ew|[Mm]edical|[Ss]ample|[Pp]ractice|[Aa]nother|[Ee]xample|[Tt]est|[Ff]ollow-up)\s+)?"
 _ASKS = (
-    rf"[ \t>#\d.)-]*{_WORD}(?:QUESTION|Question|question|Problem|PROBLEM|Example)\s*(?:#?\s*\d+)?\s*"
+    rf"[ \t>#\d.)-]*{_WORD}(?:QUESTION|Question|question|Problem|PROBLEM|Example|Exercise|MCQ)\s*(?:#?\s*\d+)?\s*"
     r"(?::(?!\s*\(?[A-Ja-j]\)?[.)]?\s*(?:\n|$))|\.?\s*\n)"
     r"|[ \t]*Q\s*\d*\s*[:.)](?!\s*[A-Ja-j]\b)"
 )
@@ -123,7 +124,12 @@ def _unwrapped(text: str) -> tuple[str, str]:
         text = text[: stop.start()]
     text = _TAGGED.sub("\nFinal answer: ", text)
     text = _LETTER_TAG.sub(lambda match: match[0] if f"</{match[1]}>" in text else match[1], text)
-    return _TAG.sub(lambda match: "\n" if match[0].lower() in ("<br>", "<br/>", "</p>", "</answer>", "[/answer]", "</letter>") else "", text), ""
+    return _TAG.sub(
+        lambda match: (
+            "\n" if match[0].lower() in ("<br>", "<br/>", "</p>", "</answer>", "[/answer]", "</letter>") else ""
+        ),
+        text,
+    ), ""
 
 
 def _without_latex(text: str) -> str:

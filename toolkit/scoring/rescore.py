@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,8 +77,9 @@ def rescore(
 ) -> Rescored:
     """Judge the stored generations at `path` (JSON lines, gzip or not); each item's answers go to `items_out`.
 
-    A line is `{"id", "question"?, "options", "gold", "generations": [text, ...]}`: options a list or an object by
-    letter (default: the benchmark's answers), gold a letter, a 0-based index or an option's text; several generations
+    A line is `{"id", "question"?, "options", "gold", "generations": [text, ...]}`: options a list, an object by
+    letter or number, or objects with a key and a text (default: the benchmark's answers), gold its key, a letter, a
+    0-based index or an option's text; several generations
     are put to the vote. `paper_compat` reads answers as the released scorer did. Raises DataError naming the line, and
     DiskFull.
     """
@@ -254,18 +256,23 @@ def _stored(row: Any, spec: Benchmark, where: str) -> Stored:
     generations = row["generations"]
     if isinstance(generations, str):
         generations = [generations]
-    if not isinstance(generations, list) or not all(isinstance(text, str) for text in generations):
-        raise DataError("'generations' must be a list of texts", where=where)
+    if not isinstance(generations, list) or not all(isinstance(text, (str, type(None))) for text in generations):
+        raise DataError("'generations' must be a list of texts (null counts as an empty one)", where=where)
     question = row.get("question", "")
     if not isinstance(question, str):
         raise DataError(f"the question must be text, not {type(question).__name__}", where=where)
-    labels, options = _answers(row.get("options"), spec, where)
+    named = _paired(row.get("options"))
+    labels, options = _answers(named, spec, where)
+    gold = row["gold"]
+    if isinstance(named, Mapping) and "1" in named and str(gold).strip() in named:
+        gold = LETTERS[int(gold) - 1]  # the key of an option: these count from 1
+    gold = _gold(gold, labels, options, where)
     return Stored(
         id=str(row["id"]),
         labels=labels,
         options=options,
-        gold=_gold(row["gold"], labels, options, where),
-        generations=tuple(generations),
+        gold=gold,
+        generations=tuple(text or "" for text in generations),
         question=question,
     )
 
@@ -278,8 +285,9 @@ def _answers(options: Any, spec: Benchmark, where: str) -> tuple[tuple[str, ...]
     if isinstance(options, Mapping) and {str(key).strip().lower() for key in options} == {*spec.answers}:
         options = [*options]  # yes, no and maybe under their own names
     elif isinstance(options, Mapping):
-        keys = [str(key).strip().upper() for key in options]
-        if sorted(keys) != list(LETTERS[: len(keys)]):
+        keys = [_KEY.sub("", str(key)).strip(" ().:").upper() for key in options]
+        numbered = sorted(keys) == [str(i + 1) for i in range(len(keys))]
+        if not numbered and sorted(keys) != list(LETTERS[: len(keys)]):
             raise DataError(f"the options must be under A, B, C ..., not {list(options)}"[:200], where=where)
         options = [value for _, value in sorted(zip(keys, options.values(), strict=True), key=lambda pair: pair[0])]
         listed = True
@@ -288,13 +296,41 @@ def _answers(options: Any, spec: Benchmark, where: str) -> tuple[tuple[str, ...]
     if not 2 <= len(options) <= len(LETTERS):
         raise DataError(f"{len(options)} options: an item needs 2 to {len(LETTERS)}", where=where)
     texts = tuple(str(option) for option in options)
-    if not listed and sorted(text.strip().lower() for text in texts) == sorted(spec.answers):
+    if not listed and {text.strip().lower() for text in texts} <= {*spec.answers}:
         return tuple(text.strip().lower() for text in texts), texts
     return tuple(LETTERS[: len(texts)]), texts
 
 
+_KEY = re.compile(r"(?i)^\s*(?:option|choice|answer|op)[\s_-]*(?=\w\W*$)")
+_KEYS, _TEXTS = ("key", "label", "letter", "id"), ("value", "text", "option", "content")
+
+
+def _paired(options: Any) -> Any:
+    """Options as {letter: text} where they come as objects (`{"key": "A", "value": ...}`) or as two lists."""
+    if isinstance(options, Mapping) and len(options) == 2:
+        keys, texts = (next((options[n] for n in names if n in options), None) for names in (_KEYS, _TEXTS))
+        if isinstance(keys, list) and isinstance(texts, list) and len(keys) == len(texts) == len({*map(str, keys)}):
+            return dict(zip(map(str, keys), texts, strict=True))
+    if isinstance(options, list) and options and all(isinstance(option, Mapping) for option in options):
+        pairs = [
+            tuple(next((option[n] for n in names if n in option), None) for names in (_KEYS, _TEXTS))
+            for option in options
+        ]
+        if all(isinstance(text, (str, int, float)) for _, text in pairs):
+            keyed = {str(key): text for key, text in pairs if key is not None}
+            return keyed if len(keyed) == len(pairs) else [text for _, text in pairs]
+    return options
+
+
+_MARKED = re.compile(r"\(?([A-Ja-j])(?:[).:]+\s*(.*)|\s*)", re.DOTALL)
+
+
 def _gold(gold: Any, labels: tuple[str, ...], options: tuple[str, ...], where: str) -> int:
     """The right answer's index: of its letter or word, of a 0-based number, or of the option's text, in this order."""
+    if isinstance(gold, list) and len(gold) == 1:
+        gold = gold[0]
+    if isinstance(gold, float) and gold.is_integer():
+        gold = int(gold)  # a table with an empty cell makes numbers of this kind
     if type(gold) is int:
         if 0 <= gold < len(labels):
             return gold
@@ -318,4 +354,10 @@ def _gold(gold: Any, labels: tuple[str, ...], options: tuple[str, ...], where: s
                 return names.index(said)
         if said.isdigit() and int(said) < len(labels):
             return int(said)
+        marked = _MARKED.fullmatch(gold.strip())  # (C), or C. with the option's text
+        index = letters.index(marked[1].casefold()) if marked and marked[1].casefold() in letters else None
+        if marked and index is not None:
+            text = (marked[2] or "").strip().casefold()
+            if not text or (options and text == options[index].strip().casefold()):
+                return index
     raise DataError(f"the gold answer {gold!r} is not among the options ({', '.join(labels)})"[:200], where=where)

@@ -245,7 +245,9 @@ def _about(text: str, low: str, at: int, trigger: str, space: Space) -> Statemen
     return None
 
 
-_INSTEAD = re.compile(r"[^\n.;]{0,80}[.;,]?\s+(?:but(?: rather)?|it(?:'s| is| must be)|rather,?|instead,?(?: it is)?)\s+")
+_INSTEAD = re.compile(
+    r"[^\n.;]{0,80}[.;,]?\s+(?:but(?: rather)?|it(?:'s| is| must be)|rather,?|instead,?(?: it is)?)\s+"
+)
 _ANS = re.compile(r"\bans\b\.?\s*(?:is\b|:|-|=)?\s*")
 _BREAK = re.compile(r"[\n.:;,]")
 

@@ -70,7 +70,8 @@ _CORRECTS = re.compile(
 CONCLUDES = re.compile(
     r"^(?:as|since|because)\b|\b(?:therefore|thus|hence|so|in conclusion|conclu\w+|overall|in summary|consequently|"
     r"finally|accordingly|ultimately|to sum|given|based on|"
-    r"for these reasons|as a result|by elimination|process of elimination|which makes|making|this makes|leaves|left with|best|final)\b"
+    r"for these reasons|as a result|by elimination|process of elimination|which makes|making|this makes|leaves|"
+    r"left with|best|final)\b"
 )
 
 
@@ -118,7 +119,11 @@ def verdict(text: str, low: str, space: Space) -> Found | None:
     for match in _ORDINAL.finditer(low) if " option" in low or " choice" in low or " one is" in low else ():
         index = _ORDINALS.index(match[1])
         seen += [(match.start(), index)] if index < len(space.letters) else []
-    for match in _ALONE.finditer(text) if "only" in low or "but" in low or "except" in low or "than" in low or " it is" in low else ():
+    for match in (
+        _ALONE.finditer(text)
+        if "only" in low or "but" in low or "except" in low or "than" in low or " it is" in low
+        else ()
+    ):
         if match["letter"] in space.letters:
             seen.append((match.start(), space.letters.index(match["letter"])))
     if not seen:
@@ -175,7 +180,8 @@ _ALONE = re.compile(
     r"(?! (?:not|wrong|incorrect|partly|partially))|[A-J]\W*$)"
     r"|\b(?:[Aa]ll|[Ee]very\w*|[Nn]one|[Nn]othing|[Nn]o)\b[^\n.;]{0,40}?\b(?:except|but|besides|other than|apart from)"
     rf"\s+(?:for\s+)?{_OF}(?=[A-J]\)?\s+(?:is|are|can|makes?|fits?|seems?|match(?:es)?)\b)"
-    r"|(?<![\w.'-])\(?(?=[A-J]\)?\s+is the only\b(?! (?:\w+ )?(?:wrong|incorrect|false|one that (?:is|does|can)(?:n't| not))))"
+    r"|(?<![\w.'-])\(?(?=[A-J]\)?\s+is the only\b"
+    r"(?! (?:\w+ )?(?:wrong|incorrect|false|one that (?:is|does|can)(?:n't| not))))"
     r"|(?:^|[.!;]\s+|\bso )(?=[A-J] it is\b))(?P<letter>[A-J])"
 )
 _RIGHT = re.compile(
@@ -205,7 +211,9 @@ _ENTRY = re.compile(
     r"(?P<letter>[A-J])[)\"'.:]{0,2}(?=[\s|:✓✔✅❌✗✘-])"
 )
 _YES = r"\b(?:true|correct|right|yes)\b|[✓✔✅☑]|\[x\]"
-_MARK = re.compile(rf"(?P<yes>{_YES})|\b(?:false|incorrect|wrong|no|not|cannot|unlikely|reject\w*|exclu\w+)\b|n't\b|[❌✗✘✖]|\[ \]")
+_MARK = re.compile(
+    rf"(?P<yes>{_YES})|\b(?:false|incorrect|wrong|no|not|cannot|unlikely|reject\w*|exclu\w+)\b|n't\b|[❌✗✘✖]|\[ \]"
+)
 _SIGN = re.compile("[✓✔✅☑]")
 
 
@@ -216,9 +224,9 @@ def marked(text: str, low: str, space: Space) -> int | None:
     """
     if not space.options or space.words or not ("B" in text and "C" in text):
         return None
-    if not ("true" in low or "correct" in low or "right" in low or "yes" in low or "[x]" in low):
-        if text.isascii() or not _SIGN.search(text):
-            return None
+    words = "true" in low or "correct" in low or "right" in low or "yes" in low or "[x]" in low
+    if not words and (text.isascii() or not _SIGN.search(text)):
+        return None
     if any(_MARK.search(option) for option in space.texts()):
         return None  # options that sound like a judgement
     entries = [entry for entry in _ENTRY.finditer(text) if entry["letter"] in space.letters]
