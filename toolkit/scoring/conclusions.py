@@ -64,7 +64,7 @@ _DENIED_LABEL = re.compile(
     r"\b(?:not|incorrect|unlikely|wrong|rules? out|ruled out|eliminate[ds]?|exclude[ds]?)\b|n't\b"
 )
 IF = re.compile(r"\b(?:if|unless|were|had|assuming|suppos\w+|hypothetical\w*|in case)\b")
-_BREAK = re.compile(r"[.!?]\s+(?=[A-Z(\"'])")
+_BREAK = re.compile(r"(?<!\b[a-z]\.[a-z])[.!?]\s+(?=[A-Z(\"'])")
 _LAST = 6  # sentences that may conclude
 _FULL = re.compile(r"[.!?)\"'\]:]\s*$")
 _ITEM = re.compile(r"\W*(?:[Oo]ption |[Cc]hoice )?\(?[A-Ja-j][).:]\s")
@@ -206,7 +206,7 @@ def _whole(text: str, lines: Sequence[str], space: Space) -> Found | None:
 
 
 _SAID_NOT = re.compile(
-    r"(?:\w+ )?(?:is|would be|should|can|could|was|are|do|de|will|may|might|seem) (?:not|incorrect|wrong|unlikely|"
+    r"(?:\w+ )?(?:is|would be|should|can|could|was|are|d[eo]s?|will|may|might|seem) (?:not|incorrect|wrong|unlikely|"
     r"contraindicated|false|less)\b"
 )
 _REASON = re.compile(r"[,;:.]?\s+(?:because|since|as|due to|given that)\b")  # the answer stands before it
@@ -336,6 +336,7 @@ def _text_in(part: str, space: Space) -> int | None:
 _WHICH = re.compile(r"\b(?:is|be|pick|choose|select|prefer|say|favou?r|with|for)\s+the (former|latter)\b")
 _DENIED_WORD = re.compile(r"\b(?:not|neither|nor)\s+(?:an?\s+)?(?:\w+\s+)?[\"']?(?:yes|no|maybe)\b")
 _ASKS = re.compile(r"[^.!?\n]*\?")
+_UNDER = re.compile(r"\W*(?:[Ii]f|[Uu]nless)\b")
 _COUNTED = re.compile(r" (?:option|choice|number|statement|answer) ")
 
 
@@ -357,7 +358,8 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
         if labels and not _DENIED_LABEL.search(_denied(space.letters).sub(" ", _REST.sub(" ", text)).lower()):
             return space.letters.index(labels[0]), "text"
     last = [part for part in parts[-2:] if not _CONTRAST.search(part)][-1:]
-    index = _text_in(last[0], space) if last and not _ITEM.match(last[0]) else None
+    said = last and not _ITEM.match(last[0]) and (len(parts) == 1 or not _UNDER.match(last[0]))
+    index = _text_in(last[0], space) if said else None
     if index is not None:
         said = f" {' '.join(option_text.words(last[0]))} "
         own = space.texts()[index]

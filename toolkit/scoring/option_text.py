@@ -183,7 +183,7 @@ def _full(content: Sequence[str], options: Sequence[str], among: Sequence[int], 
     return _only(found) if found else otherwise
 
 
-_ENDING = re.compile(r"(?:ed|ing|ly|al|ation|[ed])$")
+_ENDING = re.compile(r"(?:ed|ing|ly|al|ation|ion|[ed])$")
 _NUMBERS = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7"}
 _NUMBERS |= {"eight": "8", "nine": "9", "ten": "10"}
 

@@ -163,7 +163,7 @@ def statements(text: str, low: str, space: Space, counts: Callable[[Statement], 
             take(_chosen(text, low, at, verb, space))
     if " from " in tail:
         for match in _CHANGED.finditer(low, floor):
-            spot = target(text, match.end(), space)
+            spot = target(text, match.end(), space, bare=True)  # drugs are changed from one to another, too
             take(Statement(match.start(), spot[1], spot[0], "changed", spot[2]) if spot else None)
     if "ans." in tail or "ans:" in tail or "ans " in tail or "ans-" in tail:
         for match in _ANS.finditer(low, floor):
