@@ -59,6 +59,12 @@ def test_what_a_person_might_read_and_we_do_not(text: str) -> None:
     assert extract(text, labels="ABCD", options=options).label is None
 
 
+def test_known_misses_are_invalid_and_not_another_answer() -> None:
+    """What a careful person reads in them is in `person`; one that is read now belongs in the key."""
+    found = rows(KEY.parent / "answers_missed.jsonl")
+    assert found and [(row["text"], got) for row in found if (got := read(row)).label is not None] == []
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

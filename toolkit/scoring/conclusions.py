@@ -335,7 +335,7 @@ def _text_in(part: str, space: Space) -> int | None:
 
 _WHICH = re.compile(r"\b(?:is|be|pick|choose|select|prefer|say|favou?r|with|for)\s+the (former|latter)\b")
 _DENIED_WORD = re.compile(r"\b(?:not|neither|nor)\s+(?:an?\s+)?(?:\w+\s+)?[\"']?(?:yes|no|maybe)\b")
-_ASKS = re.compile(r"[^.!?\n]*\?")
+_ASKS = re.compile(r"[^.!?\n]{0,200}\?")
 _UNDER = re.compile(r"\W*(?:[Ii]f|[Uu]nless)\b")
 _COUNTED = re.compile(r" (?:option|choice|number|statement|answer) ")
 
@@ -351,7 +351,7 @@ def _lone(text: str, parts: Sequence[str], space: Space) -> Found | None:
     if len(parts) == 1 and IF.search(low):
         return None
     if short:
-        labels = _labels(_ASKS.sub(" ", _REST.sub(" ", text)), space)
+        labels = _labels(_ASKS.sub(" ", _REST.sub(" ", text)) if "?" in text else _REST.sub(" ", text), space)
         if len(labels) > 1:
             which = _WHICH.search(low) if len(labels) == 2 else None
             return (space.letters.index(labels[which[1] == "latter"]), "text") if which else (None, "two answers")
