@@ -59,6 +59,24 @@ def test_what_a_person_might_read_and_we_do_not(text: str) -> None:
     assert extract(text, labels="ABCD", options=options).label is None
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Sure! Here is my answer:\n\n", ""),
+        ("Assistant: ", ""),
+        ("<think>It might be A or C. Hmm, B.</think>\n", ""),
+        ("", "\n\nI hope this helps! Let me know if you have any other questions."),
+        ("", "\n\nDisclaimer: this is not medical advice; consult a doctor."),
+    ],
+)
+def test_what_assistants_say_around_an_answer_changes_nothing(before: str, after: str) -> None:
+    key = [row for file in FILES for row in rows(file) if row["answer"] and "<|" not in row["text"]]
+    framed = [row | {"text": before + row["text"] + after} for row in key if "INST]" not in row["text"]]
+    framed = [row for row in framed if not after or "Question" not in row["text"]]
+    assert len(framed) > 1000
+    assert [(row["text"], got) for row in framed if (got := read(row)).label != row["answer"]] == []
+
+
 def test_known_misses_are_invalid_and_not_another_answer() -> None:
     """What a careful person reads in them is in `person`; one that is read now belongs in the key."""
     found = rows(KEY.parent / "answers_missed.jsonl")

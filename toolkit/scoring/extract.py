@@ -17,7 +17,7 @@ from toolkit.scoring import option_text
 from toolkit.scoring.conclusions import IF, conclusion, listing
 from toolkit.scoring.follows import OUTSIDE, SEVERAL, Space, combined, target
 from toolkit.scoring.items import LETTERS
-from toolkit.scoring.plain import breaks, plain
+from toolkit.scoring.plain import breaks, plain, unframed
 from toolkit.scoring.statements import foreign, lower, speaks_foreign, statements
 from toolkit.scoring.verdicts import Found, line_labels, marked, turn, verdict
 
@@ -61,6 +61,7 @@ def extract(text: str, *, labels: Sequence[str], options: Sequence[str] = (), qu
     ended = _ended(clean, space)
     if ended is not None:
         return Answer(label=labels[ended], how="statement")
+    clean = unframed(clean)
     found = _found(clean, space, question)
     if found[0] is None and space.words and not space.letters and len(clean.split()) <= 12:
         found = _found(clean, _lettered(len(labels)), question)  # the words' letters in the usual list: (A) yes (B) no

@@ -106,6 +106,51 @@ def plain(text: str) -> tuple[str, str]:
     return text, ""
 
 
+def unframed(text: str) -> str:
+    """`text` without what assistants say around their answer: "Sure!", "I hope this helps", the advice to ask a doctor.
+
+    Nothing is taken that states an answer, or where nothing else would be left.
+    """
+    while text[:60].lstrip()[:1] in _OPENS and (lead := _POLITE.match(text) or _LEAD.match(text)):
+        if not lead.end() or not text[lead.end() :].strip():
+            break
+        text = text[lead.end() :]
+    end = text[-_END:].lower()
+    polite = "hope th" in end or "let me" in end or "feel free" in end or "question" in end or "anything else" in end
+    if not (polite or "consult" in end or "disclaimer" in end or "advice" in end):
+        return text
+    for _ in range(3):
+        at = max(0, len(text) - _FRAME)
+        last = _FAREWELL.search(text, at)
+        if not last or not text[: last.start()].strip() or _STATES.search(last[0]):
+            break
+        text = text[: last.start() + 1]
+    return text
+
+
+_FRAME, _END = 500, 200  # characters that a farewell may have, and in which its words are
+_OPENS = frozenset("SsCcOoAaGgHhTtIiBbRr<[")
+_POLITE = re.compile(
+    r"\s*(?:(?:sure(?: thing)?|certainly|of course|okay|ok|absolutely|(?:great|good) question|hello|hi|thank(?:s| you)"
+    r"[^\n.!?]{0,60}|here(?:'s| is| are)[^\n.!?:]{0,60}(?=:)|"
+    r"(?:i'd be |i am |i'm )?(?:happy|glad) to help[^\n.!?]{0,60})"
+    r"(?:, here(?:'s| is)[^\n.!?:]{0,60})?"
+    r"[!.:]\s+)+",
+    re.IGNORECASE,
+)
+_ADVISES = r"(?:advice|consult|professional|physician|doctor|educational|informational)"
+_FAREWELL = re.compile(
+    r"(?:(?<=\S)\n|(?<=\n)\n|(?<=[.!?:)\]\w]) )[ \t>*_#-]*(?:(?:i )?hope (?:this|that) helps|"
+    r"(?:please )?(?:let me know|feel free)|"
+    r"if you (?:have|need|would like)\b[^\n.]{0,60}(?:question|help|clarif|explanation)|is there anything else|"
+    rf"(?:disclaimer|please note|note that|note:|remember|important)\b[^\n]{{0,300}}?{_ADVISES}|"
+    r"(?:please |you should )(?:always )?consult (?:a|your|with)\b|"
+    rf"this (?:answer|information|response)\b[^\n.]{{0,100}}{_ADVISES})[^\n]{{0,400}}\s*$",
+    re.IGNORECASE,
+)
+_STATES = re.compile(r"\b(?:answer (?:is|would)|correct|option)\b|\([A-Ja-j]\)", re.IGNORECASE)
+
+
 def _unwrapped(text: str) -> tuple[str, str]:
     low = text.lower()
     at, mark = max((low.rfind(mark), mark) for mark in _CLOSE)
