@@ -66,14 +66,19 @@ def test_what_a_person_might_read_and_we_do_not(text: str) -> None:
         ("Assistant: ", ""),
         ("<think>It might be A or C. Hmm, B.</think>\n", ""),
         ("", "\n\nI hope this helps! Let me know if you have any other questions."),
+        ("", "\n\n---"),
+        ("", " (confidence: high)"),
+        ("", "\n\nConfidence: 85%"),
+        ("", "\n\nReferences:\n1. A textbook of medicine, 20th edition."),
+        ("", "\n\nExplanation: This is well known."),
         ("", "\n\nDisclaimer: this is not medical advice; consult a doctor."),
     ],
 )
 def test_what_assistants_say_around_an_answer_changes_nothing(before: str, after: str) -> None:
-    key = [row for file in FILES for row in rows(file) if row["answer"] and "<|" not in row["text"]]
+    key = [row for file in FILES for row in rows(file) if row["answer"] and "<|" not in row["text"]][::3]
     framed = [row | {"text": before + row["text"] + after} for row in key if "INST]" not in row["text"]]
     framed = [row for row in framed if not after or "Question" not in row["text"]]
-    assert len(framed) > 1000
+    assert len(framed) > 300
     assert [(row["text"], got) for row in framed if (got := read(row)).label != row["answer"]] == []
 
 

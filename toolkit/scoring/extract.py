@@ -63,11 +63,21 @@ def extract(text: str, *, labels: Sequence[str], options: Sequence[str] = (), qu
         return Answer(label=labels[ended], how="statement")
     clean = unframed(clean)
     found = _found(clean, space, question)
+    if found[0] is None and found[1] in _OPEN and (added := _ADDED.search(clean)) and clean[: added.start()].strip():
+        shorter = _found(clean[: added.start()].rstrip(), space, question)
+        found = shorter if shorter[0] is not None else found
     if found[0] is None and space.words and not space.letters and len(clean.split()) <= 12:
         found = _found(clean, _lettered(len(labels)), question)  # the words' letters in the usual list: (A) yes (B) no
     if isinstance(found[0], int):
         return Answer(label=labels[found[0]], how=found[1])
     return Answer(label=None, why=found[1])
+
+
+_OPEN = ("none", "cut short", "options only listed", "two answers")
+_ADDED = re.compile(  # what is added to an answer that has been given
+    r"\n[\s#>-]*(?:(?:[Bb]rief |[Ss]hort )?(?:[Ee]xplanation|[Rr]ationale|[Rr]eason(?:ing)?|[Jj]ustification)|"
+    r"[Cc]onfidence|[Cc]ertainty|[Ss]ources?|[Rr]eferences?)\b[^\n:]{0,30}(?::|\n)"
+)
 
 
 def vote(answers: Sequence[Answer]) -> Vote:

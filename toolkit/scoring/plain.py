@@ -115,6 +115,9 @@ def unframed(text: str) -> str:
         if not lead.end() or not text[lead.end() :].strip():
             break
         text = text[lead.end() :]
+    text = text.rstrip(" \n#*_=-")
+    if text.endswith((")", "]")) and (sure := _SURE.search(text, max(0, len(text) - 60))):
+        text = text[: sure.start()] or text
     end = text[-_END:].lower()
     polite = "hope th" in end or "let me" in end or "feel free" in end or "question" in end or "anything else" in end
     if not (polite or "consult" in end or "disclaimer" in end or "advice" in end):
@@ -128,6 +131,7 @@ def unframed(text: str) -> str:
     return text
 
 
+_SURE = re.compile(r"\s*[(\[]\s*(?:confidence|certainty)\b[^()\[\]\n]*[)\]]$", re.IGNORECASE)
 _FRAME, _END = 500, 200  # characters that a farewell may have, and in which its words are
 _OPENS = frozenset("SsCcOoAaGgHhTtIiBbRr<[")
 _POLITE = re.compile(
