@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
-import os
 import re
 import shutil
 import sys
@@ -23,14 +20,12 @@ from typing import Any
 
 from toolkit import files
 from toolkit.cleaning import NO_BENCHMARKS
-from toolkit.corpus import gather, limits, pool, readers, sift, units, zlines
+from toolkit.corpus import gather, limits, pool, readers, sift, units, workplace, zlines
 from toolkit.corpus.sources import Settings, Source, check, work_folder
 from toolkit.corpus.tally import Tally
-from toolkit.errors import DataError, RunBusy
+from toolkit.errors import DataError
 from toolkit.progress import Progress, progress
 
-UNITS, PREPARED = "units", "prepared"
-_DUPLICATES, _INPUTS, _LOCK = "duplicates", "inputs.jsonl", "lock"
 _MARK, _SET_ASIDE = "report.json", "set_aside.jsonl.zst"
 _MB = 1_000_000
 _SMALL = units.MIB * 64  # a larger file is not given up as a whole when reading it kills the process
@@ -85,8 +80,8 @@ def build(
     if settings.decontamination.mode != "off" and not settings.benchmarks:
         print(f"warning: {NO_BENCHMARKS}", file=sys.stderr, flush=True)
     own = Path(work).absolute() if work is not None else work_folder(out)
-    _writable(out.parent)
-    with _alone(own):
+    workplace.writable(out.parent)
+    with workplace.alone(own):
         for left in out.parent.glob(f".{escape(out.name)}.*"):  # of a build that was killed
             if re.fullmatch(r"\d+\.(?:part|old)", left.name.removeprefix(f".{out.name}.")):
                 shutil.rmtree(left, ignore_errors=True)
@@ -94,10 +89,10 @@ def build(
             made = _sift(sources, own, settings, workers, finished, share=(0, 1), prepared=prepared)
             report = _finish(made, sources, out, own, settings, workers)
         except BaseException:
-            if not any((own / UNITS).glob("*")):  # there is nothing to go on with
-                _clear(own)
+            if not any((own / workplace.UNITS).glob("*")):  # there is nothing to go on with
+                workplace.clear(own)
             raise
-        _clear(own)
+        workplace.clear(own)
     return report
 
 
@@ -117,7 +112,7 @@ def build_units(
     """
     folder = Path(folder).absolute()
     check(sources, folder)
-    with _alone(folder):
+    with workplace.alone(folder):
         return len(_sift(sources, folder, settings, workers, (), share=share, prepared=prepared).folders)
 
 
@@ -146,44 +141,6 @@ def prepare(sources: Sequence[Source], folder: Path, settings: Settings) -> list
     return found
 
 
-@contextlib.contextmanager
-def _alone(own: Path) -> Iterator[None]:
-    """Hold the folder against other builds; the lock is the kernel's, so that one which dies leaves none behind."""
-    _writable(own)
-    with open(own / _LOCK, "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            if err.errno not in (errno.EAGAIN, errno.EACCES):  # a file system without locks: nothing can be told
-                handle.close()
-                yield
-                return
-            raise RunBusy("another build works here", where=own, do="wait for it or end it, then try again") from None
-        yield
-
-
-def _writable(folder: Path) -> None:
-    """Make the folder if it is missing; said now, before the work is done that could not be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as err:
-        why = "it is no folder" if isinstance(err, FileExistsError) else str(err.strerror or err)
-        raise DataError("cannot be written", where=folder, why=why, do="choose another folder") from err
-
-
-def _clear(own: Path) -> None:
-    """Remove what a build keeps in its folder, and the folder when it held nothing else."""
-    for name in (UNITS, PREPARED, _DUPLICATES):
-        shutil.rmtree(own / name, ignore_errors=True)
-    lists = [*own.glob(f"{_INPUTS}.names"), *own.glob(f".{_INPUTS}*.part")]  # of a build killed while it wrote them
-    for path in (own / _INPUTS, own / _LOCK, *lists):
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        own.rmdir()
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Sifted:
     listing: units.Listing
@@ -200,13 +157,13 @@ def _sift(
     share: tuple[int, int],
     prepared: str | Path | None = None,
 ) -> _Sifted:
-    (own / UNITS).mkdir(parents=True, exist_ok=True)
-    files.remove_parts(own / UNITS)
-    listing = units.make(sources, own / _INPUTS)
+    (own / workplace.UNITS).mkdir(parents=True, exist_ok=True)
+    files.remove_parts(own / workplace.UNITS)
+    listing = units.make(sources, own / workplace.INPUTS)
     mine = [unit for unit in listing.units if unit.number % share[1] == share[0]]
-    places = (own / UNITS, *(Path(place) / UNITS for place in finished))
+    places = (own / workplace.UNITS, *(Path(place) / workplace.UNITS for place in finished))
     limits.room(own, sources, listing, mine, places)
-    extra = prepare(sources, Path(prepared) if prepared is not None else own / PREPARED, settings)
+    extra = prepare(sources, Path(prepared) if prepared is not None else own / workplace.PREPARED, settings)
     sifter = sift.Sifter(sources, extra, settings, listing)
     folders: dict[int, Path] = {}
     total = sum(unit.bytes for unit in mine)
@@ -228,7 +185,7 @@ def _sift(
             where = file.path if file is not None else own
             raise DataError("there is not enough memory to read it", where=where, do="use fewer workers") from err
         finally:
-            files.remove_parts(own / UNITS)
+            files.remove_parts(own / workplace.UNITS)
     return _Sifted(listing=listing, folders=folders)
 
 
@@ -240,14 +197,14 @@ def _finish(
     for number, source in enumerate(sources):
         limits.judge(source, [f for f, u in zip(folders, listing.units, strict=True) if u.source == number], settings)
     verdicts = None
-    shutil.rmtree(own / _DUPLICATES, ignore_errors=True)
+    shutil.rmtree(own / workplace.DUPLICATES, ignore_errors=True)
     if settings.deduplicates:
         from toolkit.corpus import dedup
 
         print("corpus: looking for duplicates", file=sys.stderr, flush=True)
         prints = [folder / sift.PRINTS for folder in folders]
-        (own / _DUPLICATES).mkdir(parents=True)
-        verdicts = dedup.decide(prints, own / _DUPLICATES, settings.duplicates, workers)
+        (own / workplace.DUPLICATES).mkdir(parents=True)
+        verdicts = dedup.decide(prints, own / workplace.DUPLICATES, settings.duplicates, workers)
     tally = Tally()
     edges: list[tuple[gather.Edge | None, gather.Edge | None]] = []
     with _told(own, lambda: (len(edges), len(folders))), files.atomic_folder(out) as folder:
