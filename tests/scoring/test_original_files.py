@@ -65,6 +65,14 @@ def explained(start: str, cop: int, n: int) -> list[dict]:
     return [row | {"cop": cop, "exp": f"{start} i.e., that one"} for row in rows]
 
 
+def test_a_file_that_counts_in_two_ways_is_refused(tmp_path: Path):
+    rows = explained("Ans. is 'b'", 0, 3) + explained("Ans. is 'b'", 4, 3)
+    path = made.lines(tmp_path / "x.json", [row | {"id": str(i)} for i, row in enumerate(rows)])
+    with pytest.raises(DataError) as caught:
+        load(get("medmcqa"), path)
+    assert "0 and one beyond the last option both occur" in str(caught.value) and "Mend the rows" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("rows", "gold"),
     [

@@ -50,4 +50,6 @@ def unknown(values: Sequence[Any], column: str, file: Path) -> DataError:
     seen = sorted({number for value in values if (number := whole(value)) is not None})
     why = f"'{column}' holds the numbers {seen[:8]}"
     do = "score more rows, or set gold to index (0-based) or number (1-based) in a copy of the benchmark's file"
+    if 0 in seen:  # alone it would have decided
+        why, do = f"{why}: 0 and one beyond the last option both occur", "mend the rows that count otherwise"
     return DataError("cannot tell whether answers count from 0 or from 1", where=file, why=why, do=do)
