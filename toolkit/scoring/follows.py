@@ -261,7 +261,7 @@ _LINE = re.compile(r"[\s:\"'(\[{<>=–—-]*([^\n]*)")
 ASIDE = re.compile(r"[,;]?\s{1,4}(?:(?:and|but)\s+)?(?:not|rather than|instead of|unlike|as opposed to)\b")
 _CLAUSE = re.compile(r"[,;(]|\s+(?:because|since|which|as|due to|given)\b")
 _NUMBER = re.compile(
-    r"[\s\"'(\[{#:]*(?:(?i:option|choice|number|no\.?|answer|statement)\s*[:#(]*\s*)?(\d{1,2})(?=\s*(?:[).:,\"'\]}]|$|"
+    r"[\s\"'(\[{#:]*(?:(?i:option|choice|number|no\.?|answer|statement)\s*[:#(]*\s*){0,2}(\d{1,2})(?=\s*(?:[).:,\"'\]}]|$|"
     r"\n)|\s+(?:is|because|since)\b)(?![.,:]\d)"
 )
 _DOUBT = re.compile(
