@@ -105,6 +105,20 @@ def test_confidence_needs_numbers() -> None:
     assert reliability([]) is None
 
 
+def test_numbers_beyond_any_float_are_no_confidence() -> None:
+    assert confidence([10**400, -1.0, -2.0]) is None
+
+
+def test_subjects_that_the_figure_leaves_out_are_said(tmp_path: Path) -> None:
+    groups = {f"subject {number}": {"accuracy": 0.5, "n": 4} for number in range(300)}
+    row = {"model": "m", "benchmark": "b", "mode": "letter", "accuracy": 0.5, "n": 1200, "groups": groups}
+    (tmp_path / "scores.json").write_text(json.dumps([row]))
+    (tmp_path / "predictions.jsonl").write_text("")
+    made = scores.build([tmp_path], tmp_path / "out")
+    assert "The first 60 of 300 subjects" in made.html.read_text()
+    assert len(json.loads(made.json.read_text())["scores"][0]["groups"]) == 300
+
+
 def test_all_rows_of_the_papers_tables_are_there(two: tuple[Path, Path], tmp_path: Path) -> None:
     scores.build(two, tmp_path)
     html, text = (tmp_path / "scores.html").read_text(), (tmp_path / "scores.md").read_text()

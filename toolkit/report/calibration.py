@@ -37,6 +37,10 @@ class Reliability:
 
 def confidence(logprobs: Sequence[float]) -> float | None:
     """The likeliest option's share of the options' probability; None where that is no number."""
+    try:
+        logprobs = [float(value) for value in logprobs]
+    except OverflowError:  # a whole number beyond any float
+        return None
     if len(logprobs) < 2 or any(math.isnan(value) for value in logprobs):
         return None
     top = max(logprobs)

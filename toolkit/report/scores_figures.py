@@ -34,7 +34,8 @@ def by_model(ones: Sequence[Reached], colours: dict[str, str], uid: str) -> Figu
 
 def by_group(ones: Sequence[Reached], colours: dict[str, str], uid: str) -> Figure | None:
     """Accuracy by subject: a heading for each, a bar for each model. None where there are no subjects."""
-    names = list(dict.fromkeys(name for one in ones for name in one.groups))[:_MOST_GROUPS]
+    every = list(dict.fromkeys(name for one in ones for name in one.groups))
+    names = every[:_MOST_GROUPS]
     if not names:
         return None
     bars: list[Bar] = []
@@ -51,8 +52,12 @@ def by_group(ones: Sequence[Reached], colours: dict[str, str], uid: str) -> Figu
                     low=group.low, high=group.high, shown=percent(group.accuracy))
             )  # fmt: skip
     chance = next((one.chance for one in ones if one.chance is not None), None)
-    desc = f"Accuracy of {len(ones)} model{'s' if len(ones) > 1 else ''} on {len(names)} subjects."
+    desc = (
+        f"Accuracy of {len(ones)} model{'s' if len(ones) > 1 else ''} on {len(names)} subject{'s' * (len(names) > 1)}."
+    )
     caption = "Whiskers: 95 % interval; subjects are small, so they are wide."
+    if len(every) > len(names):
+        caption += f" The first {len(names)} of {len(every):,} subjects; report.json has all."
     return _bars(f"{ones[0].title}, by subject", desc, caption, bars, chance, uid, labels=190.0)
 
 
