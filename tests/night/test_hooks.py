@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 import http.server
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,3 +130,29 @@ def test_no_sendmail_and_nothing_asked_for(tmp_path: Path) -> None:
     (line,) = send("s", "b", {}, webhook_env=None, mail=("a@b",), sendmail="no-such-sendmail")
     assert line == "mail to a@b: not sent, there is no no-such-sendmail here"
     assert send("s", "b", {}, webhook_env=None, mail=()) == []
+
+
+def test_a_server_that_never_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time; the answer does not."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("HOOK", f"http://127.0.0.1:{listening.getsockname()[1]}/{SECRET}")
+
+        def drip() -> None:
+            with contextlib.suppress(OSError), listening.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                for number in range(40):
+                    connection.sendall(b"X-%d: 1\r\n" % number)
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        began = time.monotonic()
+        assert post(limit_s=0.5) == ["webhook: not sent, no answer within 0.5 s"]
+        assert time.monotonic() - began < 2
+
+
+def test_words_that_no_letter_can_hold(tmp_path: Path) -> None:
+    program = sendmail(tmp_path)
+    told = send("a\udcff", "b\udcff\n", {}, webhook_env=None, mail=["team@example.org"], sendmail=program)
+    assert told == ["mail to team@example.org: handed over"]
+    (line,) = send("a", "b", {}, webhook_env=None, mail=["x@example.org\nBcc: y@example.org"], sendmail=program)
+    assert "not sent" in line

@@ -9,11 +9,13 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate
+from queue import Empty, Queue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,6 +49,17 @@ def _post(name: str, value: Mapping[str, Any], limit_s: float) -> str:
     address = os.environ.get(name, "")
     if not address:
         return f"not sent, ${name} is not set"
+    answers = Queue[str](maxsize=1)
+    # A thread that nobody waits for: a server that answers byte by byte, or a name that does not resolve, has no end.
+    work = threading.Thread(target=lambda: answers.put(_answer(name, address, value, limit_s)), daemon=True)
+    work.start()
+    try:
+        return answers.get(timeout=limit_s)
+    except Empty:
+        return f"not sent, no answer within {limit_s:g} s"
+
+
+def _answer(name: str, address: str, value: Mapping[str, Any], limit_s: float) -> str:
     try:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -76,15 +89,17 @@ def _mail(sendmail: str, to: Sequence[str], subject: str, body: str, limit_s: fl
     if program is None:
         return f"not sent, there is no {sendmail} here"
     message = EmailMessage()
-    message["To"] = ", ".join(to)
-    message["Subject"] = " ".join(subject.split())[:_LINE]  # a line break would begin another header
-    message["Date"] = formatdate()
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content(body)
     try:
-        done = subprocess.run(
-            [program, "-t", "-i"], input=message.as_bytes(), capture_output=True, timeout=limit_s, check=False
-        )
+        message["To"] = ", ".join(to)
+        message["Subject"] = " ".join(_sound(subject).split())[:_LINE]  # a line break would begin another header
+        message["Date"] = formatdate()
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(_sound(body))
+        letter = message.as_bytes()
+    except ValueError as err:
+        return f"not sent: {err}"
+    try:
+        done = subprocess.run([program, "-t", "-i"], input=letter, capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
         return f"not sent, {sendmail} did not end within {limit_s:g} s"
     except OSError as err:
@@ -93,3 +108,8 @@ def _mail(sendmail: str, to: Sequence[str], subject: str, body: str, limit_s: fl
         said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
         return f"not sent, {sendmail} ended with {done.returncode}{f': {said[-1][:_LINE]}' if said else ''}"
     return "handed over"
+
+
+def _sound(words: str) -> str:
+    """Without halves of characters, which names of files may hold and no letter can."""
+    return words.encode("utf-8", errors="replace").decode("utf-8")
