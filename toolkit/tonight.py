@@ -22,7 +22,7 @@ from toolkit.recipe.rules import check as check_rules
 from toolkit.runs import Run, create, find, held
 from toolkit.runs.lock import holder
 from toolkit.stages import watched
-from toolkit.stages.night import OUTCOME, asked, pages, to_judge
+from toolkit.stages.night import OUTCOME, asked, pages, to_judge, untold
 
 STAGE = "night"
 
@@ -93,8 +93,7 @@ def begin(recipe: Recipe, *, command: Sequence[str], wait: bool = False, quiet: 
             image = pinned_image.of(full)
             run = create(full, command=command, plan={"checkpoints": len(choice.due)}, image=image)
             history.begin(run.path)
-            if broken:
-                _tell(recipe, "a night broke off", broken, {"event": "broken", "night": run.id})
+            notes = (*notes, *_broke_off(recipe, broken, run.id))
             for one in _touched(history, choice):
                 pages(history, one)
             given = {"run": run.path, "choice": choice, "notes": notes, "broken": broken, "history": history.folder}
@@ -125,27 +124,28 @@ def text(done: Tonight) -> str:
     return "\n".join([*lines, f"pages  {done.history / 'index.html'}"])
 
 
-def ended(run: Run) -> None:
+def ended(run: Run, history: History | None = None) -> None:
     """Tell people of a night that has been judged, once. For the host that its last job ran on: images hold no mail.
 
     Whatever cannot be sent or written is noted in the night's record, or printed: the verdict stands without it.
+    `history` is where its history lies now, when that is not where its recipe says.
     """
     try:
-        _ended(run)
+        _ended(run, history)
     except (ToolkitError, OSError, ValueError, KeyError, TypeError) as err:
         print(f"the night's record could not be made: {err}", file=sys.stderr, flush=True)
 
 
-def _ended(run: Run) -> None:
+def _ended(run: Run, history: History | None) -> None:
     night, folder = run.recipe.night, run.stage(STAGE)
     if night is None or not (folder / OUTCOME).is_file():
         return
-    outcome, history = files.read_json(folder / OUTCOME), History(night.history)
-    if any(one.get("night") == run.id for one in history.nights()):  # a job that Slurm has started again
+    outcome, history = files.read_json(folder / OUTCOME), history or History(night.history)
+    if history.recorded(run.id):  # a job that Slurm has started again
         return
-    told = []
-    if outcome["worse"] or night.hooks.always:
-        told = _tell(run.recipe, *_words(outcome), {"event": "worse" if outcome["worse"] else "good", **outcome})
+    told, event = [], "worse" if outcome["worse"] else "doubts" if _doubts(outcome) else "good"
+    if event != "good" or night.hooks.always:
+        told = _tell(run.recipe, *_words(outcome), {"event": event, **outcome})
     for line in told:
         print(line, file=sys.stderr, flush=True)
     began = (history.tonight() or {}).get("began")
@@ -169,12 +169,15 @@ def _plan(recipe: Recipe, history: History, broken: str) -> tuple[Recipe, Choice
     gone = {one for one, _ in unfit}
     kept = tuple(one for one in choice.due if one not in gone)
     choice = dataclasses.replace(choice, due=kept, skipped=(*choice.skipped, *unfit))
-    left = [series for series in history.series() if to_judge(history, series, digest)]
+    left = [series for series in history.series() if to_judge(history, series, digest) or untold(history, series)]
     if not due and not left:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for series in _touched(history, choice):
             pages(history, series)
-        history.record(f"nothing-{stamp}", {"began": time.time(), "state": "nothing new", "broken": broken})
+        told = _broke_off(recipe, broken, f"nothing-{stamp}")
+        record = {"began": time.time(), "state": "nothing new", "broken": broken, "told": told}
+        history.record(f"nothing-{stamp}", record)
+        history.over()
         return Tonight(state="nothing new", run=None, jobs=(), choice=choice, notes=tuple(notes), broken=broken,
                        history=history.folder)  # fmt: skip
     full = dataclasses.replace(recipe, night=dataclasses.replace(recipe.night, checkpoints=tuple(due)))
@@ -182,17 +185,25 @@ def _plan(recipe: Recipe, history: History, broken: str) -> tuple[Recipe, Choice
     return full, choice, tuple(notes)
 
 
+def _broke_off(recipe: Recipe, broken: str, night: str) -> list[str]:
+    return _tell(recipe, "a night broke off", broken, {"event": "broken", "night": night}) if broken else []
+
+
 def _last(history: History) -> str:
-    """'' when the night before has ended, else how it broke off. Raises `RunBusy` while it is at work."""
+    """'' when the night before has ended, else how it broke off. Raises `RunBusy` while it is at work. One that was
+    stopped between its verdict and telling people has that done here.
+    """
     last = history.tonight()
     if last is None:
         return ""
     try:
         run = find(str(last.get("run")))
-    except RunError:
-        return ""
+    except ToolkitError as err:
+        gone = not Path(str(last.get("run")), "recipe.yaml").is_file()
+        return "" if gone else f"{last.get('run')} cannot be read ({err}); what it scored is kept"
     folder = run.stage(STAGE)
     if (folder / OUTCOME).is_file() and run.recipe.cluster.executor != "slurm":
+        ended(run, history)
         return ""
     for place in (run.path, folder, *sorted((folder / "parts").glob("[0-9]*"))):
         if (owner := holder(place)) is not None:
@@ -206,6 +217,7 @@ def _last(history: History) -> str:
         except RunBusy as err:
             raise RunBusy("another night is at work", where=history.folder, why=err.what, do=err.do) from None
     if (folder / OUTCOME).is_file():
+        ended(run, history)
         return ""
     return f"{run.id} did not come to a verdict; what it scored is kept, what it did not is tried again"
 
@@ -254,13 +266,21 @@ def _words(outcome: dict[str, Any]) -> tuple[str, str]:
     lines = []
     for series in outcome["series"]:
         for one in series["checkpoints"]:
-            scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in one["scores"].items())
+            scores = ", ".join(
+                f"{name} {100 * value:.1f} %" for name, value in one["scores"].items() if value is not None
+            )
             lines.append(f"{one['series']} step {one['step']}: {one['state']} ({scores})")
-            lines += [f"  {line}" for line in one["lines"]]
+            lines += [f"  {line}" for line in (*one["lines"], *one.get("notes", ()))]
             lines += [f"  now wrong: {item['benchmark']} {item['id']}" for item in one["items"][:20]]
         lines.append(series["page"])
     lines += [f"{one['series']} step {one['step']} is left out: {one['why']}" for one in outcome["failed"]]
-    return ("scores are worse" if outcome["worse"] else "scores are good"), "\n".join(lines)
+    said = "scores are worse" if outcome["worse"] else "not all is scored or compared" if _doubts(outcome) else ""
+    return said or "scores are good", "\n".join(lines)
+
+
+def _doubts(outcome: dict[str, Any]) -> bool:
+    """Whether something is to be looked at in a night that found nothing worse: weights that are not finite, say."""
+    return bool(outcome["failed"] or outcome.get("doubts"))
 
 
 def _touched(history: History, choice: Choice) -> list[str]:

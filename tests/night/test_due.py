@@ -105,8 +105,8 @@ def test_damage_is_as_if_it_were_not_there(history: History, tmp_path: Path, raw
     path.parent.mkdir(exist_ok=True)
     path.write_text(raw)
     found_now, good = history.scored("a"), history.good("a")
-    assert len(found_now) == (0 if file == "checkpoint.json" else 1)
-    assert (good is None) == (file in ("checkpoint.json", "good.json"))
+    assert len(found_now) == (0 if file in ("checkpoint.json", "scores.json") else 1)
+    assert (good is None) == (file in ("checkpoint.json", "scores.json"))  # good.json is known from the verdicts
     if found_now:
         assert all(isinstance(row, dict) for row in found_now[0].rows)
     assert history.tries("a") == {}
@@ -118,6 +118,29 @@ def test_what_a_writer_left_half_done_is_no_checkpoint(history: History, tmp_pat
     assert history.scored("a") == [] and history.good("a") is None
     (history.place("a") / "good.json").write_text('{"name": "../../etc", "step": 9}')
     assert history.good("a") is None
+
+
+@pytest.mark.parametrize("lost", ["good.json", "step=19", "step=19/predictions.jsonl", "step=19/scores.json"])
+def test_a_lost_good_one_is_followed_by_the_one_before(history: History, tmp_path: Path, lost: str) -> None:
+    for step, state in ((9, "first"), (19, "good"), (29, "worse")):
+        scored(history, found(step), tmp_path=tmp_path)
+        history.judge(history.scored("a")[-1], {"state": state})
+    history.set_good(history.scored("a")[1])
+    path = history.place("a") / lost
+    path.rename(tmp_path / "lost")
+    good = history.good("a")
+    assert good is not None and good.step == (19 if lost == "good.json" else 9)
+    due = choose([found(9), found(19), found(29)], history, asked="now", tries=3, most=9).due
+    assert steps(due) == ([] if lost == "good.json" else [19])
+
+
+def test_other_folders_and_impossible_times_are_no_obstacle(history: History) -> None:
+    for name in (".snapshot", "my notes", "a"):
+        (history.folder / "series" / name).mkdir(parents=True)
+    assert history.series() == ["a"]
+    for place, began in enumerate((1e300, -1.0, float("nan"), 10**400, True, "now", 5)):
+        history.record(f"n{place}", {"began": began, "state": "good"})
+    assert [one["night"] for one in history.nights()][-1] == "n6"
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "a\nb", "-rf", "a b"])

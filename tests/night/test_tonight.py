@@ -20,7 +20,7 @@ from toolkit import cli, files, launch, tonight
 from toolkit.errors import DiskFull
 from toolkit.night import History
 from toolkit.night import __main__ as verb
-from toolkit.runs import create, held
+from toolkit.runs import Run, create, held
 
 Put = Callable[[str, int], Path]
 
@@ -69,6 +69,56 @@ def test_a_night_whose_job_lives_on_is_at_work(
     assert code == 0
     night = History(tmp_path / "nights").nights()[-1]
     assert night["state"] == "nothing new" and "did not come to a verdict" in night["broken"]
+
+
+def _stopped(words: list[str], tmp_path: Path) -> tuple[Run, str]:
+    """The run of a night that has begun, and the script that stands for sendmail."""
+    (tmp_path / "train").mkdir(exist_ok=True)
+    program = tmp_path / "sendmail"
+    program.write_text(f'#!/bin/sh\ncat >>"{tmp_path}/letters"\n')
+    program.chmod(0o755)
+    words += ["night.hooks.mail=[team@example.org]", f"night.hooks.sendmail='{program}'"]
+    run = create(tonight.recipe_of("nightly", words), command=["x"], plan={})
+    History(tmp_path / "nights").begin(run.path)
+    return run, str(tmp_path / "letters")
+
+
+def test_people_are_told_of_a_verdict_whose_night_was_stopped_before_it_could(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, letters = _stopped(words, tmp_path)
+    one = {"series": "a", "step": 9, "state": "worse", "scores": {"b letter": None}, "lines": ["b fell"], "items": []}
+    outcome = {"night": before.id, "worse": True, "series": [{"series": "a", "page": "p", "checkpoints": [one]}],
+               "failed": []}  # fmt: skip
+    files.write_json(before.stage("night") / "outcome.json", outcome)
+    for _ in range(2):
+        assert run(capsys, *words)[0] == 0
+    assert Path(letters).read_text().count("Subject: nightly: scores are worse") == 1
+    night = next(one for one in History(tmp_path / "nights").nights() if one["night"] == before.id)
+    assert night["worse"] and night["told"] == ["mail to team@example.org: handed over"]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_night_that_broke_off_is_told_once_even_when_nothing_is_left(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: bool
+) -> None:
+    before, letters = _stopped(words, tmp_path)
+    if damaged:
+        (before.path / "recipe.yaml").write_text("{")
+    said = [run(capsys, *words) for _ in range(2)]
+    assert [code for code, _, _ in said] == [0, 0]
+    assert before.id in said[0][1] and before.id not in said[1][1]
+    assert Path(letters).read_text().count("Subject: nightly: a night broke off") == 1
+
+
+def test_people_are_told_of_a_checkpoint_that_could_not_be_scored(words: list[str], tmp_path: Path) -> None:
+    before, letters = _stopped(words, tmp_path)
+    failed = [{"series": "a", "step": 9, "why": "its weights are not finite"}]
+    outcome = {"night": before.id, "worse": False, "series": [], "failed": failed, "doubts": []}
+    files.write_json(before.stage("night") / "outcome.json", outcome)
+    tonight.ended(before)
+    said = Path(letters).read_text()
+    assert "Subject: nightly: not all is scored or compared" in said and "not finite" in said
 
 
 def test_nothing_new_makes_no_run(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,12 +73,18 @@ def _status(args: argparse.Namespace) -> None:
         print(f"{row['series']}: {len(row['scored'])} scored, last good step {row['good']}"
               + (f", worse: {', '.join(map(str, row['worse']))}" if row["worse"] else ""))  # fmt: skip
         for one in row["tried"]:
-            print(f"  step {one['step']}: tried {one['tries']} times, {one['why']}")
+            print(f"  step {one['step']}: tried {one['tries']} times, {_line(one['why'])}")
     for night in history.nights()[-10:]:
         began = night.get("began")
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(began)) if isinstance(began, (int, float)) else "?"
+        known = isinstance(began, (int, float)) and 0 < began < 4e9
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(began)) if known else "?"
         state = night.get("state") or ("worse" if night.get("worse") else "good")
-        print(f"{when}  {state:<12} {night.get('night')}")
+        print(f"{when:<16}  {_line(state):<12} {_line(night.get('night'))}")
+
+
+def _line(value: object) -> str:
+    """Words of a file that somebody may have written, without what steers a terminal."""
+    return "".join(char if char.isprintable() else " " for char in str(value))
 
 
 def _page(args: argparse.Namespace) -> None:

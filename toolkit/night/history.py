@@ -24,6 +24,7 @@ from toolkit import files
 CHECKPOINT, VERDICT = "checkpoint.json", "verdict.json"
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
 _NAME = re.compile(r"[A-Za-z0-9_][\w.=-]*")
+_LATEST = 4e9  # of seconds since 1970: what lies beyond is damage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,8 @@ class History:
     def series(self) -> list[str]:
         """Trainings that anything is known of, by name."""
         root = self.folder / "series"
-        return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        found = root.iterdir() if root.is_dir() else ()
+        return sorted(path.name for path in found if _NAME.fullmatch(path.name) and path.is_dir())
 
     def place(self, series: str) -> Path:
         return self.folder / "series" / _checked(series)
@@ -83,15 +85,14 @@ class History:
 
     def _scored(self, series: str, folder: Path) -> Scored | None:
         told = _read(folder / CHECKPOINT, dict)
-        if told is None or not (folder / SCORES).is_file():
+        if told is None or not (folder / SCORES).is_file() or told.get("sizes", _sizes(folder)) != _sizes(folder):
             return None
         texts = {key: told.get(key) for key in ("path", "fingerprint", "asked", "night")}
         step, at = told.get("step"), told.get("at")
         if not all(isinstance(value, str) for value in texts.values()) or not isinstance(step, int):
             return None
-        verdict = _read(folder / VERDICT, dict)
-        moment = float(at) if isinstance(at, (int, float)) else 0.0
-        return Scored(series=series, name=folder.name, folder=folder, step=step, at=moment, verdict=verdict, **texts)
+        verdict, at = _read(folder / VERDICT, dict), _number(at)
+        return Scored(series=series, name=folder.name, folder=folder, step=step, at=at, verdict=verdict, **texts)
 
     def keep(self, series: str, name: str, scores: Path, *, facts: Mapping[str, Any]) -> Path:
         """Take the two files of a folder of scores in, as those of checkpoint `name`; what was known of it is replaced.
@@ -102,7 +103,7 @@ class History:
         with files.atomic_folder(target) as part:
             for file in (SCORES, PREDICTIONS):
                 shutil.copyfile(scores / file, part / file)
-            files.write_json(part / CHECKPOINT, {**facts, "at": time.time()})
+            files.write_json(part / CHECKPOINT, {**facts, "at": time.time(), "sizes": _sizes(part)})
         self._tries(series, name).unlink(missing_ok=True)
         return target
 
@@ -110,12 +111,16 @@ class History:
         files.write_json(one.folder / VERDICT, verdict)
 
     def good(self, series: str) -> Scored | None:
-        """The checkpoint that the next night is compared with: the newest of the last night that was good."""
+        """The checkpoint that the next night is compared with: the newest of the last night that was good. Where that
+        is lost, the newest that was found good before.
+        """
         told = _read(self.place(series) / "good.json", dict) or {}
         name = told.get("name")
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            return None
-        return self._scored(series, self.place(series) / name)
+        named = isinstance(name, str) and _NAME.fullmatch(name)
+        if named and (one := self._scored(series, self.place(series) / name)) is not None:
+            return one
+        passed = [one for one in self.scored(series) if one.verdict and one.verdict.get("state") in ("good", "first")]
+        return passed[-1] if passed else None
 
     def set_good(self, one: Scored) -> None:
         files.write_json(self.place(one.series) / "good.json", {"name": one.name, "step": one.step, "night": one.night})
@@ -165,6 +170,15 @@ class History:
     def begin(self, run: Path) -> None:
         files.write_json(self.folder / "tonight.json", {"run": str(run), "began": time.time()})
 
+    def over(self) -> None:
+        """No night is at work, and there is nothing left to say of the one that began last."""
+        (self.folder / "tonight.json").unlink(missing_ok=True)
+
+    def recorded(self, night: object) -> bool:
+        """Whether a night has come to its end: people have been told what it found."""
+        named = isinstance(night, str) and _NAME.fullmatch(night)
+        return bool(named) and _read(self.folder / "nights" / f"{night}.json", dict) is not None
+
     def nights(self) -> list[dict[str, Any]]:
         """What each night left, the oldest first."""
         found = [_read(path, dict) for path in (self.folder / "nights").glob("*.json")]
@@ -191,4 +205,11 @@ def _read(path: Path, kind: type) -> Any:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+    """Seconds since 1970, 0 for what is none."""
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LATEST
+    return float(value) if fine else 0.0
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Of the files of scores, in bytes: one that is cut short or lost is told without reading it."""
+    return {name: (folder / name).stat().st_size for name in (SCORES, PREDICTIONS) if (folder / name).is_file()}

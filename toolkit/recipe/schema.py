@@ -236,7 +236,9 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """Who is told when scores are worse, or a night broke off. Addresses that are secret stay in the environment."""
+    """Who is told when scores are worse, when something could not be scored or compared, or when a night broke off.
+    Addresses that are secret stay in the environment.
+    """
 
     webhook_env: str | None = None  # the environment variable that holds an http(s) address, which gets JSON by POST
     mail: tuple[str, ...] = ()  # addresses that `sendmail` is given a message for

@@ -18,6 +18,7 @@ from toolkit.report.values import clock, number, percent, text, whole
 
 _DASH = "\u2013"
 _FEW = 120  # checkpoints, items or rows that a page shows of one kind
+_NOTES = 12
 _CSS = {"good": "done", "first": "done", "worse": "failed"}
 
 _SHOWN = ("benchmark", "id", "gold", "before", "after", "question")
@@ -44,7 +45,7 @@ def page(folder: Path, history: Mapping[str, Any]) -> Path:
         badge={"code": _CSS.get(state, ""), "words": state},
         verdict=_headline(ones, keys, good),
         doubts=[f"Last good checkpoint: step {good:,}." if good is not None else "There is no good checkpoint yet."],
-        notes=(),
+        notes=_notes(ones),
         worse=[_worse(one) for one in reversed(worse[-_FEW:])],
         figures=[_figure(ones, key, f"trend{place}") for place, key in enumerate(keys)],
         columns=[_label(key) for key in keys],
@@ -160,6 +161,16 @@ def _worse(one: Mapping[str, Any]) -> dict[str, Any]:
         "items": [{name: text(item.get(name), 600) for name in _SHOWN} for item in items[:_FEW]],
         "more": max(0, len(items) - _FEW) + (whole(verdict.get("more_items")) or 0),
     }
+
+
+def _notes(ones: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What must be read with the verdicts, the newest first."""
+    found = []
+    for one in reversed(ones[-_FEW:]):
+        said = _verdict(one).get("notes")
+        words = [text(note) for note in said] if isinstance(said, list) else []
+        found += [f"Step {whole(one.get('step')) or 0:,}: {note}" for note in words]
+    return found[:_NOTES]
 
 
 def _gate_row(row: Mapping[str, Any]) -> dict[str, Any]:

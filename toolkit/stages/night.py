@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import checkpoint, files, scoring
-from toolkit.errors import CheckpointError, GateFailed
+from toolkit.errors import CheckpointError, DataError, GateFailed, UsageError
 from toolkit.night import History, Scored
 from toolkit.recipe.schema import Due, Night, Recipe
 from toolkit.report import nights
 from toolkit.scoring import gate as gates
+from toolkit.scoring.compare import compare
 from toolkit.stages import parts, score
 from toolkit.stages.context import Context, Result
 
 OUTCOME = "outcome.json"
+STATES = ("first", "good", "worse")
 KEPT = score.KEPT
 _MOST_ITEMS = 200  # of a checkpoint's items that the page shows
 _QUESTION = 600
@@ -65,13 +67,15 @@ def run(context: Context) -> Result:
     for series in _series(context, history, digest):
         told.append(_judged(context, history, series, digest, texts))
         pages(history, series)
-    worse = [one for row in told for one in row["checkpoints"] if one["state"] == "worse"]
+    judged = [one for row in told for one in row["checkpoints"]]
+    worse = [one for one in judged if one["state"] == "worse"]
     outcome = {
         "night": context.run.id,
         "run": str(context.run.path),
         "worse": bool(worse),
         "series": told,
         "failed": failed,
+        "doubts": [f"{one['series']} step {one['step']}: {note}" for one in judged for note in one["notes"]],
         "ended": time.time(),
     }
     files.write_json(context.folder / OUTCOME, outcome)
@@ -84,7 +88,7 @@ def run(context: Context) -> Result:
             why="; ".join(line for one in worse for line in one["lines"]),
             do=f"see {' and '.join(dict.fromkeys(where[one['series']] for one in worse))}",
         )
-    figures = {"judged": sum(len(row["checkpoints"]) for row in told), "left out": len(failed)}
+    figures = {"judged": len(judged), "left out": len(failed)}
     return Result(outputs={"outcome": context.folder / OUTCOME}, figures=figures)
 
 
@@ -99,12 +103,16 @@ def asked(recipe: Recipe) -> str:
 
 
 def to_judge(history: History, series: str, digest: str) -> list[Scored]:
-    """Checkpoints with scores for what is asked now that no night has judged, newer than the last good one."""
+    """Checkpoints with scores for what is asked now that no night has judged, newer than the last good one. What a
+    night said that did not come to its end was told to nobody: it is judged again.
+    """
     good = history.good(series)
     return [
         one
         for one in history.scored(series)
-        if one.asked == digest and one.verdict is None and (good is None or one.step > good.step)
+        if one.asked == digest
+        and (one.verdict is None or not history.recorded(one.verdict.get("night")))
+        and (good is None or one.step > good.step)
     ]
 
 
@@ -155,13 +163,14 @@ def _scored(context: Context, number: int, one: Due, made: list[scoring.series.S
 def _series(context: Context, history: History, digest: str) -> Iterable[str]:
     """Trainings that this night has to do with: those of its checkpoints, and what an earlier night left unjudged."""
     own = [one.series for one in _night(context).checkpoints]
-    left = [name for name in history.series() if to_judge(history, name, digest) or _mine(context, history, name)]
+    left = [name for name in history.series() if to_judge(history, name, digest) or untold(history, name)]
     return dict.fromkeys([*own, *left])
 
 
-def _mine(context: Context, history: History, series: str) -> list[Scored]:
-    """What this night judged before it was stopped."""
-    return [one for one in history.scored(series) if one.verdict and one.verdict.get("night") == context.run.id]
+def untold(history: History, series: str) -> list[Scored]:
+    """What was judged by this night, or by one that was stopped before it could tell."""
+    ones = [one for one in history.scored(series) if one.verdict and one.verdict.get("state") in STATES]
+    return [one for one in ones if one.verdict and not history.recorded(one.verdict.get("night"))]
 
 
 def _judged(
@@ -170,32 +179,48 @@ def _judged(
     """Verdicts on a training's new checkpoints, all against the same one: that of the last good night, or where there
     is none the first of them.
     """
-    gate, good = _night(context).gate, history.good(series)
-    if good is not None and good.asked != digest:  # other benchmarks than then: nothing to compare
+    good, notes = history.good(series), list[str]()
+    if good is not None and good.asked != digest:
+        notes = [_apart(good, "its scores are of other benchmarks, or of another way to ask them")]
         good = None
-    before = next((one.verdict["reference"] for one in _mine(context, history, series) if one.verdict), None)
-    if before is not None:  # stopped half way: the same reference again
-        good = next((one for one in history.scored(series) if one.name == before), good)
-    told, newest = [], good
+    before = next((one.verdict.get("reference") for one in untold(history, series) if one.verdict), None)
+    again = [one for one in history.scored(series) if one.name == before and one.asked == digest]
+    if again:  # stopped half way: the same reference again
+        good, notes = again[0], []
+    told, newest, gate = [], None, _night(context).gate
     for one in to_judge(history, series, digest):
+        found = None
+        if good is not None:
+            try:
+                found = compare(good.folder, one.folder)
+            except (DataError, UsageError) as err:  # its file is damaged, or the prompts are not what they were
+                notes, good = [_apart(good, str(err))], None
         verdict: dict[str, Any] = {"night": context.run.id, "reference": good.name if good else None}
-        if good is None:
+        if good is None or found is None:
             good = one
-            verdict |= {"state": "first", "worse": False, "rows": [], "items": [], "lines": []}
+            verdict |= {"state": "first", "worse": False, "rows": [], "items": [], "lines": [], "notes": notes}
         else:
-            found = gates.judge(good.folder, one.folder, min_drop=gate.min_drop, alpha=gate.alpha)
-            verdict |= {"state": "worse" if found.worse else "good", **_plain(found, texts)}
+            said = gates.verdict(found, min_drop=gate.min_drop, alpha=gate.alpha)
+            verdict |= {"state": "worse" if said.worse else "good", **_plain(said, texts)}
+        notes = []
         history.judge(one, verdict)
         if verdict["state"] != "worse":
             newest = one
     if newest is not None:
         history.set_good(newest)
-    for one in _mine(context, history, series):
+    for one in untold(history, series):
         assert one.verdict is not None
-        kept = {key: one.verdict[key] for key in ("state", "reference", "rows", "items", "lines")}
+        if one.verdict.get("night") != context.run.id:
+            history.judge(one, {**one.verdict, "night": context.run.id})
+        kept = {key: one.verdict.get(key) for key in ("state", "reference")}
+        kept |= {key: one.verdict.get(key) or [] for key in ("rows", "items", "lines", "notes")}
         scores = {f"{row['benchmark']} {row['mode']}": row.get("mean", row.get("accuracy")) for row in one.rows}
         told.append({"series": series, "step": one.step, "scores": scores, **kept})
     return {"series": series, "page": str(history.place(series) / "page.html"), "checkpoints": told}
+
+
+def _apart(good: Scored, why: str) -> str:
+    return f"compared with nothing, not with the last good step {good.step}: {why}"
 
 
 def _plain(found: gates.Verdict, texts: Mapping[tuple[str, str], str]) -> dict[str, Any]:
@@ -210,6 +235,7 @@ def _plain(found: gates.Verdict, texts: Mapping[tuple[str, str], str]) -> dict[s
         "items": items[:_MOST_ITEMS],
         "more_items": max(0, len(items) - _MOST_ITEMS),
         "lines": [_line(row) for row in told["rows"] if row.get("worse")],
+        "notes": told["notes"],
     }
 
 
