@@ -116,9 +116,18 @@ def test_what_makes_no_row_says_why(plain: targets.Way) -> None:
     assert list(targets.rows([options], plain)) == [targets.LeftOut(id="q0", why=targets.TOO_LONG)]
 
 
+def test_an_explanation_does_not_hold_what_ends_a_generated_answer() -> None:
+    (item,) = make_items(1)
+    messy = "### Why\n####\n\n\n\nQuestion: what then?\n\nContext: none. ##\n\nA Question: # 1"
+    said = targets.answer(dataclasses.replace(item, explanation=messy), "cot")
+    assert min(said.find(stop) for stop in prompts.STOP if stop in said) == len(said) - len(targets.TERMINATOR)
+    kept = "## Why\n##\nQuestion: what then?\nContext: none. ##\n\nA Question: # 1"
+    assert said == f"{kept}\n\nSo the answer is {item.labels[item.gold]}. ###"
+
+
 def test_a_system_message_stands_in_front_in_the_folder_s_own_template(chatty: targets.Way, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    words = 'You are "careful".\nAlways {{ so }}.'
+    words = 'You are "careful" – \U0001f600.\nAlways {{ so }} %} \\n.'
     out = tmp_path / "tokenizer"
     extended = tokenizers.extend(chatty.tokenizer.folder, out, ())
     (out / "chat_template.jinja").write_text(chat.with_system(chat.MESSAGES, words))

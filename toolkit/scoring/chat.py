@@ -123,7 +123,8 @@ def with_system(template: str, text: str) -> str:
     """`template`, with a system message that says `text` in front of conversations that begin without one. Whoever
     gets the template asks as the training did.
     """
-    said = f"[{{'role': 'system', 'content': {json.dumps(text)}}}]"
+    # Jinja reads JSON's escapes, but not the two halves in which JSON escapes an emoji.
+    said = f"[{{'role': 'system', 'content': {json.dumps(text, ensure_ascii=False)}}}]"
     return (
         "{%- if messages[0]['role'] != 'system' -%}\n"
         f"{{%- set messages = {said} + messages -%}}\n"

@@ -6,6 +6,7 @@ to `demonstrations`, and what a finetuning's answer carries besides to `targets`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,7 +97,12 @@ def answer(item: Item, mode: str) -> str:
         return label
     if not item.explanation.strip():
         raise DataError(f"item '{item.id}' has no explanation, so it cannot show reasoning", do="leave it out")
-    return f"{item.explanation.strip()}\n\n{conclusion(label)}"
+    return f"{_without_stop(item.explanation.strip())}\n\n{conclusion(label)}"
+
+
+def _without_stop(text: str) -> str:
+    """`text` without any of `STOP`: whoever learned to write one there would be stopped before the answer is said."""
+    return re.sub(r"\n+(?=\n(?:Question|Context):)", "", re.sub("#{3,}", "##", text))
 
 
 def conclusion(label: str) -> str:
