@@ -171,6 +171,48 @@ def test_what_is_scored_on_is_not_trained_on(make: Make, medqa: Path, tmp_path: 
         make("demo_letters_trained", path="world")
 
 
+@pytest.mark.parametrize("held_out", [0, 640])
+def test_a_row_that_asks_what_is_scored_is_left_out(make: Make, medqa: Path, tmp_path: Path, held_out: int) -> None:
+    """A copy under another name, its options in another order, in capitals; an answer that differs is another row."""
+    rows = [json.loads(line) for line in medqa.read_text().splitlines()]
+    test = tmp_path / "test"
+    test.mkdir()
+    known = [{**row, "question": row["question"].upper() + " "} for row in rows[5:9]]
+    known[0] |= {"options": {"A": "drug B", "B": "drug A", "C": "c", "D": "d", "E": "e"}, "answer_idx": "A"}
+    known[1] |= {"answer_idx": "D"}
+    (test / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in known))
+    scored = {"medqa": str(test), "mmlu_medical": str(tmp_path / "not here yet"), "demo_letters": "world"}
+    told, out = make("medqa", path=str(medqa), scored=scored, held_out=held_out)
+    assert told["training"]["why_left_out"] == {tuning_rows.SCORED: 3}
+    assert told["training"]["rows"] + told["validation"]["rows"] == 57
+    words, found = tokenizers.load(tmp_path / "words"), answers.read(out / "training")
+    said = "".join(words.decode(found[n][0]) for n in range(len(found)))
+    assert [f"Case {n}?" in said for n in (5, 6, 7, 8)] == [False, True, False, False]
+
+
+def test_what_is_held_out_is_asked_in_no_other_row(make: Make, medqa: Path) -> None:
+    rows = medqa.read_text().splitlines(keepends=True)
+    medqa.write_text("".join([*rows, *rows[7:], *rows[:7]]))
+    told, out = make("medqa", path=str(medqa))
+    assert told["validation"]["rows"] == 6
+    assert told["training"]["rows"] + told["training"]["why_left_out"][tuning_rows.HELD_OUT] == 114
+    held, trained = (
+        {tuple(rows[n][0]) for n in range(len(rows))}
+        for rows in (answers.read(out / part) for part in tuning_rows.PARTS[::-1])
+    )
+    assert held and not held & trained
+
+
+def test_a_benchmark_that_adds_no_row_to_its_mixture_is_refused(make: Make, medqa: Path, medmcqa: Path) -> None:
+    paths = {"medqa": str(medqa), "medmcqa": str(medmcqa)}
+    with pytest.raises(DataError, match=r"no rows to finetune on of medqa.*60 \(no explanation\)"):
+        make("medqa+medmcqa", paths=paths, target="cot", held_out=0)
+    with pytest.raises(DataError, match=r"no rows to finetune on of medmcqa.*30 at a weight of 0.01"):
+        make("medqa+medmcqa*0.01", paths=paths, held_out=0)
+    told, _ = make("medqa+medmcqa*2", paths=paths, held_out=0)
+    assert "120 rows (made of 60 of medqa, 30 of medmcqa)" in tuning_rows.said(told["training"])
+
+
 def test_a_folder_without_a_template_is_refused(make: Make, medqa: Path, base: Path) -> None:
     with pytest.raises(DataError, match="no chat template"):
         make("medqa", path=str(medqa), format="template", template=str(base))

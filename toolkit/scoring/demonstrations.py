@@ -85,11 +85,11 @@ def by_group(
     What is scored is taken out of the pool first: items of the same question and the same context; of several such in
     the pool the first stays. Raises as `draw`.
     """
-    seen = {_key(item) for item in items}
+    seen = {key(item) for item in items}
     free = []
     for item in pool if shots else ():
-        if (key := _key(item)) not in seen:
-            seen.add(key)
+        if (asked := key(item)) not in seen:
+            seen.add(asked)
             free.append(item)
     groups = sorted({item.group for item in items})
     options = {"shots": shots, "seed": seed, "mode": mode, "compat": compat}
@@ -99,5 +99,6 @@ def by_group(
     return {group: draw(spec, free, group=group, **options) for group in groups}
 
 
-def _key(item: Item) -> tuple[str, str]:
+def key(item: Item) -> tuple[str, str]:
+    """What two items share that ask the same, whatever their ids, capitals and blanks."""
     return " ".join((item.question or item.prompt).split()).casefold(), " ".join(item.context.split()).casefold()

@@ -97,6 +97,7 @@ def same_rows(folder: Path, rows: Path, *, resumes: bool) -> None:
 def _made_of(context: Context, asked: Finetune) -> str:
     """What the rows follow from: the recipe, what earlier stages made and the files from outside."""
     told = {"recipe": dataclasses.asdict(asked), "inputs": inputs(context.run, context.step)}
+    told["scored"] = dict(context.recipe.score.paths)
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
