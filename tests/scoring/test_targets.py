@@ -64,6 +64,29 @@ def test_a_row_of_messages_begins_as_the_scorer_s_chat(chatty: targets.Way, targ
         assert [n for n in row.ids if n in (start, end)] == [start, end, start, end]
 
 
+@pytest.mark.parametrize(
+    ("ahead", "opening"), [("<think>\\n\\n</think>\\n\\n", "<think>\n\n</think>\n\n"), (" ", ""), ("", "")]
+)
+def test_a_letter_is_asked_for_where_the_training_had_it(
+    chatty: targets.Way, tmp_path: Path, ahead: str, opening: str
+) -> None:
+    """Templates of models that think write an empty thought in front of an answer, but not when they ask for one."""
+    template = chat.MESSAGES.replace("+ message['content']", "+ (m_ahead if loop.last else '') + message['content']")
+    template = template.replace(
+        "{%- for", f"{{%- set m_ahead = '{ahead}' if messages[-1]['role'] == 'assistant' else '' -%}}\n{{%- for"
+    )
+    out = tmp_path / "tokenizer"
+    extended = tokenizers.extend(chatty.tokenizer.folder, out, ())
+    (out / "chat_template.jinja").write_text(template)
+    made = chat.of(out, tokenizer=extended)
+    assert made is not None and made.opening == opening
+    (item,) = make_items(1)
+    before, said = targets.texts(item, targets.Way(tokenizer=extended, seq_length=400, chat=made))
+    asked = prompts.build(item, chat=made, mode="letter")
+    assert any((before + said).startswith(asked.text + form + "<|im_end|>") for form in asked.answers[item.gold])
+    assert not prompts.build(item, chat=made, mode="cot").text.endswith(opening or "<think>"), "it may think"
+
+
 def test_words_are_answers_too(plain: targets.Way) -> None:
     item = Item(id="p", question="Is it so?", context="It is.", options=("yes", "no", "maybe"), gold=2, listed=False)
     (row,) = only_rows([item], plain)

@@ -6,6 +6,7 @@ and `targets`. A template is foreign code: it is run in Jinja's sandbox, and tri
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -49,7 +50,8 @@ Turn = tuple[str, str]
 @dataclass(frozen=True, kw_only=True)
 class Chat:
     """One way of writing conversations. `special` are the control tokens that may stand in what it writes; `stop` are
-    those that end an answer. `begin` and `end` are what a template gets as `bos_token` and `eos_token`.
+    those that end an answer. `begin` and `end` are what a template gets as `bos_token` and `eos_token`. `opening` is
+    what it writes in front of an answer's text, though not when it asks for one (an empty thought, for instance).
     """
 
     name: str
@@ -58,6 +60,7 @@ class Chat:
     stop: tuple[str, ...]
     begin: str = ""
     end: str = ""
+    opening: str = ""
     new: tuple[str, ...] = field(default=())  # those of `special` that the tokenizer must be given
 
     @cached_property
@@ -76,14 +79,14 @@ class Chat:
                 text = text.replace(name, name[0] + " " + name[1:])
         return text
 
-    def divided(self, turns: Sequence[Turn]) -> tuple[str, str]:
+    def divided(self, turns: Sequence[Turn], *, at_once: bool = False) -> tuple[str, str]:
         """What asks for an answer to `turns`, as (what comes before the last turn's text, the rest): the first is the
-        same for every question behind the same turns.
+        same for every question behind the same turns. `at_once`: nothing but the answer's text is to follow.
         """
         *before, (role, _) = turns
         mark = "\ue000question\ue001"
         head = self.text([*before, (role, mark)], opened=True).partition(mark)[0]
-        whole = self.text(turns, opened=True)
+        whole = self.text(turns, opened=True) + (self.opening if at_once else "")
         return (head, whole[len(head) :]) if whole.startswith(head) else ("", whole)
 
     def answer(self, turns: Sequence[Turn], text: str) -> tuple[str, str]:
@@ -166,10 +169,12 @@ def of(place: str | Path, *, tokenizer: tokenizers.Tokenizer | tokenizers.JsonTo
         end=end,
         new=tuple(name for name in used if tokenizer is not None and name not in _controls({}, tokenizer)),
     )
-    _, last = made.answer([("user", _TRIAL)], _TRIAL_ANSWER)
-    behind = last.rpartition(_TRIAL_ANSWER)[2]
+    before, last = made.answer([("user", _TRIAL)], _TRIAL_ANSWER)
+    ahead, _, behind = last.rpartition(_TRIAL_ANSWER)
+    opening = (before + ahead).removeprefix(made.text([("user", _TRIAL)], opened=True))
     stop = tuple(name for name in used if name in behind)
-    return Chat(**{**{name: getattr(made, name) for name in made.__dataclass_fields__}, "stop": stop})
+    # Blanks alone are left to the answer's surface forms: a tokenizer may merge them with its first token.
+    return dataclasses.replace(made, stop=stop, opening=opening if opening.strip() else "")
 
 
 def encode(tokenizer: tokenizers.Tokenizer | tokenizers.JsonTokenizer, text: str, special: Sequence[str]) -> list[int]:

@@ -108,7 +108,9 @@ def score(
     notes = size_notes(benchmark, items)
     engine = _engine(model, batch_tokens)
     talk = _chat(engine, chat, asked.mode)
-    asked = dataclasses.replace(asked, chat=digest([talk.template, talk.special])[:16] if talk else "")
+    asked = dataclasses.replace(
+        asked, chat=digest([talk.template, talk.special, *filter(None, [talk.opening])])[:16] if talk else ""
+    )
     drawn: Mapping[str, Sequence[Item]] = {}
     if shots:
         options = {"shots": shots, "seed": seed, "mode": asked.mode, "compat": compat}

@@ -73,7 +73,7 @@ def build(
         asked = [*(text for text, _ in texts), _block(item, style, compat)]
         asked[0] = _join(head, asked[0], compat)
         turns = [turn for i, (_, said) in enumerate(texts) for turn in (("user", asked[i]), ("assistant", said))]
-        shared, own = chat.divided([*turns, ("user", asked[-1])])
+        shared, own = chat.divided([*turns, ("user", asked[-1])], at_once=style != "cot")
         return Prompt(shared=shared, own=own, answers=_forms(item, style, bare=True), stop=(*stop, *chat.stop))
     between = "\n\n"
     shared = between.join(f"{_block(d, style, compat)} {answer(d, mode)}" for d in demonstrations)
