@@ -87,6 +87,19 @@ def test_ids_are_those_of_transformers(base: tokenizers.Tokenizer, tmp_path: Pat
     assert said.strip().startswith("B" if template == LLAMA2 else "<|im_start|>") and "Brolax" in before
 
 
+def test_control_tokens_of_a_tokenizer_json_alone_are_known(base: tokenizers.Tokenizer, tmp_path: Path) -> None:
+    """Newer folders name their added tokens in no other file."""
+    extended = tokenizers.extend(base.folder, tmp_path / "new", chat.messages().new)
+    (tmp_path / "new" / "chat_template.jinja").write_text(chat.MESSAGES)
+    config = json.loads((tmp_path / "new" / "tokenizer_config.json").read_text())
+    bare = {name: config[name] for name in ("bos_token", "eos_token", "tokenizer_class")}
+    (tmp_path / "new" / "tokenizer_config.json").write_text(json.dumps(bare))
+    made, told = chat.of(tmp_path / "new"), chat.of(tmp_path / "new", tokenizer=extended)
+    assert made is not None and told is not None and set(told.special) <= set(made.special)
+    turns = [("user", "What is <|im_end|>?")]
+    assert made.text(turns) == told.text(turns) == "<|im_start|>question\nWhat is < |im_end|>?<|im_end|>\n"
+
+
 def test_the_folder_of_a_model_without_a_template_has_none(base: tokenizers.Tokenizer) -> None:
     assert chat.of(base.folder) is None
 

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from toolkit import tokenizer as tokenizers
 
 START, END = "<|im_start|>", "<|im_end|>"
-TEMPLATE, CONFIG = "chat_template.jinja", "tokenizer_config.json"
+TEMPLATE, CONFIG, WHOLE = "chat_template.jinja", "tokenizer_config.json", "tokenizer.json"
 ROLES = {"system": "system", "user": "question", "assistant": "answer"}  # Hugging Face's names: MEDITRON's
 
 MESSAGES = (
@@ -144,6 +144,7 @@ def of(place: str | Path, *, tokenizer: tokenizers.Tokenizer | tokenizers.JsonTo
     place = Path(place)
     folder = place if place.is_dir() else place.parent
     config = _config(place if place.suffix == ".json" else folder / CONFIG)
+    more = _config(folder / WHOLE).get("added_tokens")
     if place.is_dir() and not (place / TEMPLATE).is_file() or place.suffix == ".json":
         template = _named(config.get("chat_template"), place)
         if template is None and place.is_dir():
@@ -153,12 +154,12 @@ def of(place: str | Path, *, tokenizer: tokenizers.Tokenizer | tokenizers.JsonTo
     if template is None:
         raise DataError("no chat template in this file", where=place, do="give one that has 'chat_template'")
     if template == MESSAGES:
-        return messages(_controls(config, tokenizer))
+        return messages(_controls(config, tokenizer, more))
     begin, end = _text(config.get("bos_token")), _text(config.get("eos_token"))
     if tokenizer is not None:
         begin, end = tokenizer.piece(tokenizer.bos_id), tokenizer.piece(tokenizer.eos_id)
     found = tried(template, begin=begin, end=end, where=place)
-    known = _controls(config, tokenizer)
+    known = _controls(config, tokenizer, more)
     used = tuple(name for name in known if name in found)
     made = Chat(
         name=str(place),
@@ -290,21 +291,25 @@ def _trial() -> None:
 
 
 def _controls(
-    config: dict[str, Any], tokenizer: tokenizers.Tokenizer | tokenizers.JsonTokenizer | None
+    config: dict[str, Any], tokenizer: tokenizers.Tokenizer | tokenizers.JsonTokenizer | None, added: Any = None
 ) -> tuple[str, ...]:
-    """Names of control tokens: of the tokenizer, and of the configuration that came with a template."""
+    """Names of control tokens: of the tokenizer, and of the configuration that came with a template, or of the `added`
+    tokens of its tokenizer.json, where newer folders have them alone.
+    """
     names: list[str] = []
     if tokenizer is not None:
         own = (tokenizer.bos_id, tokenizer.eos_id, *tokenizer.added.values())
         names += [tokenizer.piece(number) for number in own if tokenizer.is_control(number)]
-    decoder = config.get("added_tokens_decoder")
-    for entry in decoder.values() if isinstance(decoder, dict) else ():
-        if isinstance(entry, dict) and entry.get("special") and isinstance(entry.get("content"), str):
-            names.append(entry["content"])
-    more = config.get("additional_special_tokens")
+    decoder, more = config.get("added_tokens_decoder"), config.get("additional_special_tokens")
+    names += _special(decoder.values() if isinstance(decoder, dict) else ())
     names += [_text(entry) for entry in more] if isinstance(more, list) else []
     names += [_text(config.get(f"{name}_token")) for name in ("bos", "eos")]
+    names += _special(added if isinstance(added, list) else ())
     return tuple(name for name in dict.fromkeys(names) if len(name) > 1)
+
+
+def _special(entries: Iterable[Any]) -> list[str]:
+    return [_text(entry) for entry in entries if isinstance(entry, dict) and entry.get("special")]
 
 
 def _config(path: Path) -> dict[str, Any]:
