@@ -9,7 +9,8 @@ import pytest
 
 from toolkit import tokenizer as tokenizers
 from toolkit.errors import DataError
-from toolkit.scoring import chat
+from toolkit.scoring import Item, chat, encode, prompts
+from toolkit.scoring.engines import Words
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
@@ -98,6 +99,26 @@ def test_control_tokens_of_a_tokenizer_json_alone_are_known(base: tokenizers.Tok
     assert made is not None and told is not None and set(told.special) <= set(made.special)
     turns = [("user", "What is <|im_end|>?")]
     assert made.text(turns) == told.text(turns) == "<|im_start|>question\nWhat is < |im_end|>?<|im_end|>\n"
+
+
+def test_a_question_longer_than_the_window_is_cut_within_its_turn(base: tokenizers.Tokenizer, tmp_path: Path) -> None:
+    extended = tokenizers.extend(base.folder, tmp_path / "new", chat.messages().new)
+    (tmp_path / "new" / "chat_template.jinja").write_text(chat.MESSAGES)
+    made = chat.of(tmp_path / "new", tokenizer=extended)
+    assert made is not None
+    item = Item(id="a", question="long " * 400 + "What?", options=("one", "two"), gold=0)
+    words = Words(
+        encode=lambda text: chat.encode(extended, text, made.special),
+        decode=lambda ids: extended.decode(ids, control=True),
+        bos_id=None,
+    )
+    asked = encode.request(
+        words, 150, item, lambda part, shown: prompts.build(part, mode="letter", demonstrations=shown, chat=made)
+    )
+    assert asked.cut == "prompt" and len(asked.ask.ids) == 150
+    assert asked.ask.text.startswith("<|im_start|>question\n")
+    assert asked.ask.text.endswith("What?\nA. one\nB. two\nAnswer:<|im_end|>\n<|im_start|>answer\n")
+    assert [asked.ask.ids.count(extended.id(name)) for name in chat.messages().new] == [2, 1]
 
 
 def test_the_folder_of_a_model_without_a_template_has_none(base: tokenizers.Tokenizer) -> None:

@@ -41,6 +41,7 @@ class _Encoded:
     tails: tuple[tuple[list[int], ...], ...]  # by answer, by form
     forms: tuple[tuple[str, ...], ...]
     whole: bool = False
+    opening: str = ""  # what a conversation has to begin with
 
     @property
     def longest(self) -> int:
@@ -62,7 +63,8 @@ def request(
 
     `letters`: an answer is its next token where these differ, else all of its tokens; without it, always all.
     `new_tokens` shall find room in the window after the prompt, or half of it. What does not fit: demonstrations go
-    first, from the first on, then the middle of the context, then all of it, then the beginning of the prompt.
+    first, from the first on, then the middle of the context, then all of it, then the beginning of the prompt
+    (in a conversation, of its last turn).
     Raises DataError for a prompt without tokens and for answers that alone exceed the window.
     """
     if words is None:
@@ -114,7 +116,10 @@ def request(
         text, found = encoded(dataclasses.replace(item, context=""), shown)
         if len(found.ids) <= room():
             return made(text, found, dropped=dropped, cut="context")
-    ids = head + found.ids[len(head) - room() :]
+    first = head + (words.encode(found.opening) if found.opening else [])
+    if len(first) > room() // 2 or found.ids[: len(first)] != first:
+        first = head
+    ids = first + found.ids[len(first) - room() :]
     return made(words.decode(ids), dataclasses.replace(found, ids=ids), dropped=dropped, cut="prompt")
 
 
@@ -135,7 +140,8 @@ def _encode(words: Words, prompt: Prompt, head: list[int], letters: bool) -> _En
         tails = tuple(tuple(tails[i][j] for j in some) for i, some in enumerate(kept))
         if not whole:
             tails = tuple(tuple(tail[:1] for tail in several) for several in tails)
-    return _Encoded(ids=head + ids, tails=tails, forms=forms, whole=whole)
+    opening = prompt.shared if prompt.turns else ""
+    return _Encoded(ids=head + ids, tails=tails, forms=forms, whole=whole, opening=opening)
 
 
 def _divide(

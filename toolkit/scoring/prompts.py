@@ -31,13 +31,14 @@ class Prompt:
 
     `shared` holds the instruction and the demonstrations: the same for every item that has the same demonstrations.
     `answers[i]` are the surface forms of answer i, the usual one first; a cloze answer has one form. Modes that
-    generate have no answers, and end at one of `stop`.
+    generate have no answers, and end at one of `stop`. `turns`: it is a conversation, which has to begin as `shared`.
     """
 
     shared: str
     own: str
     answers: tuple[tuple[str, ...], ...] = ()
     stop: tuple[str, ...] = ()
+    turns: bool = False
 
     @property
     def text(self) -> str:
@@ -74,7 +75,8 @@ def build(
         asked[0] = _join(head, asked[0], compat)
         turns = [turn for i, (_, said) in enumerate(texts) for turn in (("user", asked[i]), ("assistant", said))]
         shared, own = chat.divided([*turns, ("user", asked[-1])], at_once=style != "cot")
-        return Prompt(shared=shared, own=own, answers=_forms(item, style, bare=True), stop=(*stop, *chat.stop))
+        forms = _forms(item, style, bare=True)
+        return Prompt(shared=shared, own=own, answers=forms, stop=(*stop, *chat.stop), turns=True)
     between = "\n\n"
     shared = between.join(f"{_block(d, style, compat)} {answer(d, mode)}" for d in demonstrations)
     shared = _join(head, shared + between if shared else "", compat)
