@@ -198,8 +198,8 @@ def test_any_text_gives_a_label_or_a_reason(text: str, words: bool) -> None:
     "piece", ["a", "(", "A) ", "answer is ", "\n", " ", "not ", "#", "0", "best ", "Question: ", "The answer is B. "]
 )
 def test_long_and_hostile_text_is_read_at_once(piece: str) -> None:
-    """Nothing in the reading takes more than about linear time: a text that blows up would hang here for hours."""
-    options, filler = ["cough", "fever", "rash", "pain"], piece * (30_000 // len(piece))
+    """Nothing in the reading takes more than about linear time: a text that blows up would hang here for minutes."""
+    options, filler = ["cough", "fever", "rash", "pain"], piece * (100_000 // len(piece))
     for end in ("I would say that it must be option (C).", "The answer is (C).", "end"):
         assert extract(f"{filler}\n{end}", labels="ABCD", options=options).label in (None, "A", "B", "C")
 

@@ -75,7 +75,7 @@ def extract(text: str, *, labels: Sequence[str], options: Sequence[str] = (), qu
 
 _OPEN = ("none", "cut short", "options only listed", "two answers")
 _ADDED = re.compile(  # what is added to an answer that has been given
-    r"\n[\s#>-]*(?:(?:[Bb]rief |[Ss]hort )?(?:[Ee]xplanation|[Rr]ationale|[Rr]eason(?:ing)?|[Jj]ustification)|"
+    r"\n[ \t#>-]{0,40}(?:(?:[Bb]rief |[Ss]hort )?(?:[Ee]xplanation|[Rr]ationale|[Rr]eason(?:ing)?|[Jj]ustification)|"
     r"[Cc]onfidence|[Cc]ertainty|[Ss]ources?|[Rr]eferences?)\b[^\n:]{0,30}(?::|\n)"
 )
 

@@ -89,7 +89,12 @@ def named(text: str, options: Sequence[str]) -> list[int]:
         while at >= 0:
             found.append((at, at + len(option), i))
             at = whole.find(option, at + 1)
-    kept = [(a, i) for a, b, i in found if not any(c <= a and b <= d and d - c > b - a for c, d, _ in found)]
+    kept, reach, since = [], -1, 0  # the end that lies furthest of those before, and where the longest with it begins
+    for begin, end, i in sorted(found, key=lambda one: (one[0], -one[1])):
+        if end > reach:
+            reach, since = end, begin
+        if (begin, end) == (since, reach):
+            kept.append((begin, i))
     return list(dict.fromkeys(i for _, i in sorted(kept)))
 
 
